@@ -1,0 +1,62 @@
+/** The part of a file system that we use, as a parameter. Its simulated twin forgets on crash what was not synced. */
+export interface Files {
+  /** Follows symbolic links. */
+  stat(path: string): Promise<FileStatus>
+  /** Names in a directory, in no order, without `.` and `..`. */
+  list(path: string): Promise<string[]>
+  /** `read` needs the file to exist, `create` that it does not, and makes it with `mode` less the umask. */
+  open(path: string, access: 'read' | 'create', mode?: number): Promise<OpenFile>
+  readText(path: string): Promise<string>
+  /** A second name for the same file; fails with EEXIST rather than replace. */
+  link(existing: string, name: string): Promise<void>
+  /** Replaces what is at `to`. */
+  rename(from: string, to: string): Promise<void>
+  unlink(path: string): Promise<void>
+  /** Makes the names in a directory durable: what was linked, renamed and unlinked. */
+  syncDirectory(path: string): Promise<void>
+  /**
+   * Calls back with the name of what changed in a directory, or `undefined` where the system does not say or the
+   * watch has ended. Notification is a hint: it may come late, twice or never.
+   */
+  watch(path: string, changed: (name: string | undefined) => void): Watch
+}
+
+export interface Watch {
+  close(): void
+}
+
+/** Identity and shape of a file. */
+export interface FileStatus {
+  kind: 'file' | 'directory' | 'other'
+  size: number
+  /** Permission bits. */
+  mode: number
+  uid: number
+  gid: number
+  device: bigint
+  inode: bigint
+  /** Milliseconds since the epoch. */
+  modified: number
+}
+
+/** One open file. Closing is the caller's, best with `await using`. */
+export interface OpenFile extends AsyncDisposable {
+  stat(): Promise<FileStatus>
+  /** Fills `buffer` from the current position and returns the bytes read; fewer than asked only at the end. */
+  read(buffer: Uint8Array): Promise<number>
+  /** Writes all of `bytes` at the current position, or throws. */
+  write(bytes: Uint8Array): Promise<void>
+  /** Makes the content durable. After a failure nothing of the file may be trusted. */
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
+/** The code of a failed system call ("ENOENT"), or `undefined` for any other exception. */
+export function errnoCode(thrown: unknown): string | undefined {
+  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined
+  return typeof code === 'string' ? code : undefined
+}
+
+export function isMissing(thrown: unknown): boolean {
+  return errnoCode(thrown) === 'ENOENT'
+}

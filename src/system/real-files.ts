@@ -1,0 +1,87 @@
+import { constants, watch } from 'node:fs'
+import { type FileHandle, link, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
+import type { BigIntStats } from 'node:fs'
+import type { FileStatus, Files, OpenFile } from './files.ts'
+
+export const realFiles: Files = {
+  stat: async path => fileStatus(await stat(path, { bigint: true })),
+  list: path => readdir(path),
+  open: async (path, access, mode = 0o600) => {
+    const flags = access === 'read' ? constants.O_RDONLY : constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL
+    return new RealFile(await open(path, flags, mode))
+  },
+  readText: path => readFile(path, 'utf8'),
+  link,
+  rename,
+  unlink,
+  syncDirectory: async path => {
+    const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
+  },
+  watch: (path, changed) => {
+    const watcher = watch(path, { persistent: false }, (_event, name) => changed(name ?? undefined))
+    watcher.on('error', () => {
+      watcher.close()
+      changed(undefined)
+    })
+    return watcher
+  },
+}
+
+class RealFile implements OpenFile {
+  readonly #handle: FileHandle
+
+  constructor(handle: FileHandle) {
+    this.#handle = handle
+  }
+
+  async stat(): Promise<FileStatus> {
+    return fileStatus(await this.#handle.stat({ bigint: true }))
+  }
+
+  async read(buffer: Uint8Array): Promise<number> {
+    let filled = 0
+    while (filled < buffer.length) {
+      const { bytesRead } = await this.#handle.read(buffer, filled, buffer.length - filled)
+      if (bytesRead === 0) break
+      filled += bytesRead
+    }
+    return filled
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let written = 0; written < bytes.length; ) {
+      const { bytesWritten } = await this.#handle.write(bytes, written, bytes.length - written)
+      written += bytesWritten
+    }
+  }
+
+  sync(): Promise<void> {
+    return this.#handle.sync()
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+function fileStatus(stats: BigIntStats): FileStatus {
+  return {
+    kind: stats.isFile() ? 'file' : stats.isDirectory() ? 'directory' : 'other',
+    size: Number(stats.size),
+    mode: Number(stats.mode) & 0o7777,
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+    device: stats.dev,
+    inode: stats.ino,
+    modified: Number(stats.mtimeMs),
+  }
+}
