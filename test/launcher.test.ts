@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { chmod, copyFile, link, mkdir, realpath, symlink, writeFile } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { test } from 'node:test'
+import { temporaryDirectory, unprivileged } from './support/unprivileged.ts'
+
+const launcher = join(import.meta.dirname, '../bin/pgarchivist')
+const nodePackage = `node-linux-${process.arch}`
+
+// What a program in place of pgarchivist finds: how it was started, and by whom.
+const program = `console.log(JSON.stringify({
+  file: import.meta.filename, args: process.argv.slice(2), directory: process.cwd(), pid: process.pid,
+  version: process.version, node: process.execPath, options: process.env['NODE_OPTIONS'] ?? null }))`
+
+interface Seen {
+  file: string
+  args: string[]
+  directory: string
+  pid: number
+  version: string
+  node: string
+  options: string | null
+}
+
+interface Ended {
+  status: number | string | undefined
+  stderr: string
+  pid: number | undefined
+  seen: Seen | undefined
+}
+
+async function start(
+  command: string,
+  args: string[] = [],
+  env: NodeJS.ProcessEnv = {},
+  cwd = '/',
+): Promise<Ended> {
+  return await new Promise(resolve => {
+    const child = execFile(command, args, { ...unprivileged, env, cwd }, (error, stdout, stderr) => {
+      const seen: Seen | undefined = stdout === '' ? undefined : JSON.parse(stdout)
+      resolve({ status: error === null ? 0 : (error.code ?? undefined), stderr, pid: child.pid, seen })
+    })
+  })
+}
+
+async function put(path: string, text: string): Promise<string> {
+  await mkdir(dirname(path), { recursive: true })
+  await writeFile(path, text)
+  return path
+}
+
+// Lays out a checkout or an installation in a directory.
+async function place(root: string, entry: 'src/cli/main.ts' | 'dist/cli/main.js'): Promise<string> {
+  await put(join(root, entry), program)
+  await put(join(root, 'package.json'), '{ "type": "module" }')
+  await mkdir(join(root, 'bin'))
+  await copyFile(launcher, join(root, 'bin/pgarchivist'))
+  await chmod(join(root, 'bin/pgarchivist'), 0o755)
+  return join(root, 'bin/pgarchivist')
+}
+
+// Brings a package with a node that says of itself that it is of some version, and is this test's own.
+async function placeNode(modules: string, version: string): Promise<void> {
+  await put(
+    join(modules, nodePackage, 'package.json'),
+    `{\n  "name": "${nodePackage}",\n  "version": "${version}"\n}\n`,
+  )
+  await mkdir(join(modules, nodePackage, 'bin'))
+  await placeOwnNode(join(modules, nodePackage, 'bin/node'))
+}
+
+// A link is quicker than a copy of a hundred megabytes, but not allowed everywhere.
+async function placeOwnNode(path: string): Promise<void> {
+  await link(process.execPath, path).catch(async () => await copyFile(process.execPath, path))
+}
+
+async function placeNodeOnPath(directory: string, version: string): Promise<string> {
+  const path = await put(
+    join(directory, 'node'),
+    `#!/bin/sh\ncase $1 in --version) echo v${version} ;; *) exec ${join(directory, 'real')} "$@" ;; esac\n`,
+  )
+  await chmod(path, 0o755)
+  await placeOwnNode(join(directory, 'real'))
+  return directory
+}
+
+const missingNode =
+  'pgarchivist: Node 24.21.0 or newer is needed: install it on the PATH, or run "npm ci" (in an installation: "npm install") without omitting optional packages\n'
+
+test('a checkout runs from source in place of its launcher, wherever it is started, with an empty environment', async () => {
+  await using directory = await temporaryDirectory()
+  const root = join(await realpath(directory.path), 'a checkout')
+  const command = await place(root, 'src/cli/main.ts')
+  await put(join(root, 'dist/cli/main.js'), 'process.exit(9)')
+  await placeNode(join(root, 'node_modules'), '24.21.0')
+  const { status, stderr, pid, seen } = await start(command, ['one', 'two words', ''])
+  assert.equal(stderr, '')
+  assert.equal(status, 0)
+  assert.equal(seen?.file, join(root, 'src/cli/main.ts'))
+  assert.equal(seen?.node, join(root, 'node_modules', nodePackage, 'bin/node'))
+  assert.deepEqual(seen?.args, ['one', 'two words', ''])
+  assert.equal(seen?.directory, '/')
+  // Signals to the started process reach the program because it is the same process.
+  assert.equal(seen?.pid, pid)
+
+  const relative = await start('./pgarchivist', [], {}, join(root, 'bin'))
+  assert.equal(relative.seen?.directory, join(root, 'bin'))
+  assert.equal(relative.seen?.file, join(root, 'src/cli/main.ts'))
+})
+
+test('it is found through links to the file and to the directory', async () => {
+  await using directory = await temporaryDirectory()
+  const top = await realpath(directory.path)
+  const root = join(top, 'checkout')
+  const command = await place(root, 'src/cli/main.ts')
+  await placeNode(join(root, 'node_modules'), '24.21.0')
+  await mkdir(join(top, 'elsewhere/node_modules/.bin'), { recursive: true })
+  await symlink(root, join(top, 'elsewhere/node_modules/pgarchivist'))
+  await symlink('../pgarchivist/bin/pgarchivist', join(top, 'elsewhere/node_modules/.bin/pgarchivist'))
+  await symlink(join(top, 'elsewhere/node_modules/.bin/pgarchivist'), join(top, 'link'))
+  for (const path of [
+    join(top, 'link'),
+    join(top, 'elsewhere/node_modules/.bin/pgarchivist'),
+    join(top, 'elsewhere/node_modules/pgarchivist/bin/pgarchivist'),
+  ]) {
+    for (const env of [{}, { PATH: '' }, { PATH: '/usr/bin:/bin' }]) {
+      const { stderr, seen } = await start(path, [], env)
+      assert.equal(stderr, '')
+      assert.equal(seen?.file, await realpath(join(dirname(command), '../src/cli/main.ts')))
+    }
+  }
+})
+
+test('an installed package runs its dist with the Node that npm put beside it or above it', async () => {
+  await using directory = await temporaryDirectory()
+  const top = await realpath(directory.path)
+  const modules = join(top, 'node_modules')
+  const root = join(modules, 'pgarchivist')
+  const command = await place(root, 'dist/cli/main.js')
+  await placeNode(modules, '24.21.0')
+  assert.equal((await start(command)).seen?.node, join(modules, nodePackage, 'bin/node'))
+  assert.equal((await start(command)).seen?.file, join(root, 'dist/cli/main.js'))
+
+  // Another program wants another version, so npm nests ours.
+  await put(join(modules, nodePackage, 'package.json'), '{\n  "version": "20.1.0"\n}\n')
+  await placeNode(join(root, 'node_modules'), '24.21.0')
+  assert.equal((await start(command)).seen?.node, join(root, 'node_modules', nodePackage, 'bin/node'))
+})
+
+test('without a bundled Node that is new enough, one on the PATH is taken, and an old one is refused', async () => {
+  await using directory = await temporaryDirectory()
+  const top = await realpath(directory.path)
+  const command = await place(join(top, 'node_modules/pgarchivist'), 'dist/cli/main.js')
+  await placeNode(join(top, 'node_modules'), '22.9.9')
+  for (const [version, enough] of [
+    ['24.21.0', true],
+    ['24.22.0', true],
+    ['26.0.0', true],
+    ['100.1.2', true],
+    ['24.20.9', false],
+    ['20.21.0', false],
+    ['nonsense', false],
+  ] as const) {
+    const path = await placeNodeOnPath(join(top, `path-${version}`), version)
+    const { status, stderr, seen } = await start(command, [], { PATH: `${path}:/usr/bin:/bin` })
+    assert.equal(stderr, enough ? '' : missingNode, version)
+    assert.equal(status, enough ? 0 : 1, version)
+    assert.equal(seen === undefined ? undefined : basename(seen.node), enough ? 'real' : undefined)
+  }
+  const { status, stderr } = await start(command, [], { PATH: '' })
+  assert.equal(stderr, missingNode)
+  assert.equal(status, 1)
+})
+
+test('NODE_OPTIONS for other programs do not reach it', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(join(directory.path, 'checkout'), 'src/cli/main.ts')
+  await placeNode(join(directory.path, 'checkout/node_modules'), '24.21.0')
+  const { stderr, seen } = await start(command, [], { NODE_OPTIONS: '--require /nowhere/at/all' })
+  assert.equal(stderr, '')
+  assert.equal(seen?.options, null)
+})
+
+test('a checkout without its packages says what to do', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  const { status, stderr } = await start(command)
+  assert.equal(
+    stderr,
+    `pgarchivist: the packages of this checkout are missing: run "npm ci" in the directory above ${directory.path}/bin\n`,
+  )
+  assert.equal(status, 1)
+})
