@@ -23,3 +23,18 @@ export const realClock: Clock = {
       signal?.addEventListener('abort', end, { once: true })
     }),
 }
+
+/** Has the promise resolved within `ms`? It has the last word where both happen at once. Rejects as the promise does. */
+export async function resolvesWithin(ms: number, promise: Promise<unknown>, clock: Clock): Promise<boolean> {
+  let hasResolved = false
+  const giveUp = new AbortController()
+  const resolved = promise.then(() => {
+    hasResolved = true
+  })
+  try {
+    await Promise.race([resolved, clock.sleep(ms, giveUp.signal)])
+  } finally {
+    giveUp.abort()
+  }
+  return hasResolved
+}

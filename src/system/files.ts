@@ -4,6 +4,8 @@ export interface Files {
   stat(path: string): Promise<FileStatus>
   /** Names in a directory, in no order, without `.` and `..`. */
   list(path: string): Promise<string[]>
+  /** Calls back with each name in a directory, in no order: for one that may hold more names than should be kept. */
+  visit(path: string, each: (name: string) => void): Promise<void>
   /** `read` needs the file to exist, `create` that it does not, and makes it with `mode` less the umask. */
   open(path: string, access: 'read' | 'create', mode?: number): Promise<OpenFile>
   readText(path: string): Promise<string>
@@ -46,17 +48,9 @@ export interface OpenFile extends AsyncDisposable {
   read(buffer: Uint8Array): Promise<number>
   /** Writes all of `bytes` at the current position, or throws. */
   write(bytes: Uint8Array): Promise<void>
+  /** Gives the file to somebody else, which only root may do. */
+  changeOwner(uid: number, gid: number): Promise<void>
   /** Makes the content durable. After a failure nothing of the file may be trusted. */
   sync(): Promise<void>
   close(): Promise<void>
-}
-
-/** The code of a failed system call ("ENOENT"), or `undefined` for any other exception. */
-export function errnoCode(thrown: unknown): string | undefined {
-  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined
-  return typeof code === 'string' ? code : undefined
-}
-
-export function isMissing(thrown: unknown): boolean {
-  return errnoCode(thrown) === 'ENOENT'
 }

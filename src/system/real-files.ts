@@ -1,13 +1,29 @@
-import { constants, watch } from 'node:fs'
-import { type FileHandle, link, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import type { BigIntStats } from 'node:fs'
+import { constants, watch } from 'node:fs'
+import {
+  type FileHandle,
+  link,
+  open,
+  opendir,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  unlink,
+} from 'node:fs/promises'
 import type { FileStatus, Files, OpenFile } from './files.ts'
+
+const namesPerRead = 1_024
 
 export const realFiles: Files = {
   stat: async path => fileStatus(await stat(path, { bigint: true })),
   list: path => readdir(path),
+  visit: async (path, each) => {
+    for await (const { name } of await opendir(path, { bufferSize: namesPerRead })) each(name)
+  },
   open: async (path, access, mode = 0o600) => {
-    const flags = access === 'read' ? constants.O_RDONLY : constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL
+    const flags =
+      access === 'read' ? constants.O_RDONLY : constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL
     return new RealFile(await open(path, flags, mode))
   },
   readText: path => readFile(path, 'utf8'),
@@ -58,6 +74,10 @@ class RealFile implements OpenFile {
       const { bytesWritten } = await this.#handle.write(bytes, written, bytes.length - written)
       written += bytesWritten
     }
+  }
+
+  changeOwner(uid: number, gid: number): Promise<void> {
+    return this.#handle.chown(uid, gid)
   }
 
   sync(): Promise<void> {
