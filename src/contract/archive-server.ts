@@ -4,14 +4,7 @@
  */
 import type { BackgroundWorker } from './background-worker.ts'
 import type { ErrorReport, LogLevel, ThrowingLevel } from './error-report.ts'
-import type {
-  GucBool,
-  GucEnum,
-  GucInt,
-  GucReal,
-  GucString,
-  GucVariable,
-} from './guc.ts'
+import type { GucBool, GucEnum, GucInt, GucReal, GucString, GucVariable } from './guc.ts'
 
 export interface ArchiveServer {
   /**

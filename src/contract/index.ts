@@ -7,10 +7,10 @@ export type {
 } from './archive-module.ts'
 export type { ArchiveServer } from './archive-server.ts'
 export {
-  BGW_NEVER_RESTART,
   type BackgroundWorker,
   type BackgroundWorkerContext,
   type BackgroundWorkerMain,
+  BGW_NEVER_RESTART,
   type BgWorkerStartTime,
 } from './background-worker.ts'
 export type { AnyLevel, ErrorReport, LogLevel, ThrowingLevel } from './error-report.ts'
