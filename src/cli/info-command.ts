@@ -1,0 +1,62 @@
+import path from 'node:path'
+import { ArchiveStatus } from '../archiver/archive-status.ts'
+import { type ArchiverStatistics, newStatistics } from '../archiver/statistics.ts'
+import { realFiles } from '../system/real-files.ts'
+import { realLocks } from '../system/real-locks.ts'
+import { systemErrorText } from '../system/system-error.ts'
+import { StateDirectory } from './state-directory.ts'
+
+interface Info {
+  data_directory: string
+  archiver: { running: boolean; pid: number | null }
+  /** `null` where no archiver of ours has worked yet. */
+  statistics: ArchiverStatistics | null
+  waiting: { count: number; next: string | null }
+}
+
+/** `pgarchivist info`: resolves with the exit status. */
+export async function infoCommand(options: { pgdata: string; output: 'text' | 'json' }): Promise<number> {
+  let info: Info
+  try {
+    info = await collectInfo(path.resolve(options.pgdata))
+  } catch (thrown) {
+    process.stderr.write(
+      `pgarchivist: could not read data directory "${options.pgdata}": ${systemErrorText(thrown)}\n`,
+    )
+    return 1
+  }
+  process.stdout.write(options.output === 'json' ? `${JSON.stringify(info, null, 2)}\n` : asText(info))
+  return 0
+}
+
+async function collectInfo(dataDirectory: string): Promise<Info> {
+  const state = new StateDirectory(dataDirectory)
+  const status = new ArchiveStatus(realFiles, `${dataDirectory}/pg_wal`)
+  const waiting = await status.ready(1, () => undefined)
+  const pid = await archiverPid(state)
+  return {
+    data_directory: dataDirectory,
+    archiver: { running: pid !== undefined, pid: pid ?? null },
+    statistics: (await state.readStatistics()) ?? null,
+    waiting: { count: waiting.count, next: waiting.first[0] ?? null },
+  }
+}
+
+async function archiverPid(state: StateDirectory): Promise<number | undefined> {
+  if (!(await realLocks.isHeld(state.lockPath))) return undefined
+  return Number.parseInt(await realFiles.readText(state.lockPath), 10) || undefined
+}
+
+function asText({ data_directory, archiver, statistics, waiting }: Info): string {
+  const counts = statistics ?? newStatistics(Date.now())
+  const last = (name: string | null, time: string | null) =>
+    name === null ? '' : `, last ${name} at ${time}`
+  return [
+    `data directory  ${data_directory}`,
+    `archiver        ${archiver.running ? `running, PID ${archiver.pid}` : 'not running'}`,
+    `archived        ${counts.archived_count}${last(counts.last_archived_wal, counts.last_archived_time)}`,
+    `failed attempts ${counts.failed_count}${last(counts.last_failed_wal, counts.last_failed_time)}`,
+    `waiting         ${waiting.count}${waiting.next === null ? '' : `, next ${waiting.next}`}`,
+    '',
+  ].join('\n')
+}

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict'
+import { readdir, readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const source = fileURLToPath(new URL('../src', import.meta.url))
+
+/** For each room, the rooms that it may import from beside itself. The drawing in ARCHITECTURE.md shows the same. */
+const mayImport: Readonly<Record<string, readonly string[]>> = {
+  wal: [],
+  system: [],
+  contract: ['wal', 'system'],
+  host: ['contract', 'wal', 'system'],
+  modules: ['contract', 'wal', 'system'],
+  archiver: ['host', 'contract', 'wal', 'system'],
+  observe: ['contract'],
+  cli: ['archiver', 'modules', 'observe', 'host', 'contract', 'wal', 'system'],
+}
+
+/** What node: modules a room may use that does not touch the outside world. */
+const pureNodeModules = new Set([
+  'node:assert',
+  'node:assert/strict',
+  'node:crypto',
+  'node:path',
+  'node:util',
+])
+const touchesWorld = new Set(['system', 'cli'])
+
+/** What reaches clock, timers, randomness or the process without an import. */
+const worldlyGlobals =
+  /(?<![.#\w])(Date\.now|new Date\(\)|performance\.|setTimeout|setInterval|setImmediate|Math\.random|randomBytes|randomUUID|process\.|fetch\(|console\.)/
+
+interface SourceFile {
+  /** Relative to src. */
+  name: string
+  room: string
+  text: string
+  imports: string[]
+}
+
+async function sourceFiles(): Promise<SourceFile[]> {
+  const entries = await readdir(source, { recursive: true, withFileTypes: true })
+  const files = entries.filter(entry => entry.isFile() && entry.name.endsWith('.ts'))
+  return Promise.all(
+    files.map(async entry => {
+      const file = path.join(entry.parentPath, entry.name)
+      const name = path.relative(source, file)
+      const text = await readFile(file, 'utf8')
+      const imports = [...withoutComments(text).matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g)].map(
+        match => match[1] ?? '',
+      )
+      return { name, room: name.split(path.sep)[0] ?? '', text, imports }
+    }),
+  )
+}
+
+const withoutComments = (text: string) => text.replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+
+test('imports between rooms go one way', async () => {
+  for (const { name, room, imports } of await sourceFiles()) {
+    const allowed = mayImport[room]
+    assert.ok(allowed, `src/${name} is in a room that the architecture does not have`)
+    for (const specifier of imports.filter(each => each.startsWith('.'))) {
+      const target = path.join(path.dirname(name), specifier).split(path.sep)[0] ?? ''
+      assert.ok(target === room || allowed.includes(target), `src/${name} must not import from "${target}"`)
+    }
+  }
+})
+
+test('the rule of rooms has no cycle', () => {
+  const visit = (room: string, above: readonly string[]): void => {
+    assert.ok(!above.includes(room), `${[...above, room].join(' → ')} is a cycle`)
+    for (const below of mayImport[room] ?? []) visit(below, [...above, room])
+  }
+  for (const room of Object.keys(mayImport)) visit(room, [])
+})
+
+test('only system and cli touch clock, disk, network, processes and randomness', async () => {
+  for (const { name, room, text, imports } of await sourceFiles()) {
+    if (touchesWorld.has(room)) continue
+    for (const specifier of imports.filter(each => each.startsWith('node:'))) {
+      assert.ok(
+        pureNodeModules.has(specifier),
+        `src/${name} must not import "${specifier}": take a port of src/system`,
+      )
+    }
+    const global = worldlyGlobals.exec(withoutComments(text))?.[0]
+    assert.equal(global, undefined, `src/${name} must not use "${global}": take a port of src/system`)
+  }
+})
+
+test('packages are imported by the command line only', async () => {
+  for (const { name, room, imports } of await sourceFiles()) {
+    const packages = imports.filter(each => !each.startsWith('.') && !each.startsWith('node:'))
+    // The contract's comments show authors how to import it.
+    const foreign = packages.filter(each => !each.startsWith('pgarchivist'))
+    assert.ok(room === 'cli' || foreign.length === 0, `src/${name} must not import "${foreign[0]}"`)
+  }
+})
+
+test('a file is named after what it holds, not after a lack of a name', async () => {
+  for (const { name } of await sourceFiles()) {
+    assert.doesNotMatch(name, /(^|\/)(utils?|helpers?|common|lib|types|misc)(\.ts|\/)/)
+  }
+})
+
+test('only one place gives files their final names', async () => {
+  for (const { name, text } of await sourceFiles()) {
+    const isAllowed =
+      name.startsWith('system/') || name === 'archiver/archive-status.ts' || name === 'cli/state-directory.ts'
+    if (isAllowed) continue
+    assert.doesNotMatch(
+      withoutComments(text),
+      /\b(files|fs)\.(link|rename)\(|[^.\w](link|rename)\(/,
+      `src/${name}: use writeDurably`,
+    )
+  }
+})
