@@ -1,0 +1,145 @@
+import { Archiver } from '../../src/archiver/archiver.ts'
+import type { ArchiveModuleInit } from '../../src/contract/archive-module.ts'
+import type { ArchiveServer } from '../../src/contract/archive-server.ts'
+import {
+  type AnyLevel,
+  type ErrorReport,
+  type LogMessage,
+  ReportedError,
+} from '../../src/contract/error-report.ts'
+import type { ArchiveServerHandle } from '../../src/host/archive-server.ts'
+import { ModuleHost } from '../../src/host/module-host.ts'
+import { basicArchive } from '../../src/modules/basic-archive.ts'
+import type { Clock } from '../../src/system/clock.ts'
+import type { Files } from '../../src/system/files.ts'
+import type { SimulatedClock } from '../../src/system/simulated-clock.ts'
+import type { Fate, SimulatedDisk, SimulatedFiles, Step } from '../../src/system/simulated-files.ts'
+import { archiveDirectory, dataDirectory, type Judge } from './judge.ts'
+
+/** What may be put between the archiver and the world, to see whether the simulation notices. */
+export interface Lies {
+  files?: (files: Files) => Files
+  module?: (init: ArchiveModuleInit) => ArchiveModuleInit
+}
+
+export interface ProcessOptions {
+  clock: SimulatedClock
+  disk: SimulatedDisk
+  judge: Judge
+  lies: Lies
+  fate: (step: Step) => Fate | undefined
+  delay: (step: Step) => Promise<void>
+  losesNotification: () => boolean
+  stepped: (step: Step, code: string | undefined) => void
+  stopped: (step: Step) => void
+  log: (message: LogMessage) => void
+}
+
+/** One life of the archiver, with basic_archive, from its start until it ends or is ended. */
+export class ArchiverProcess {
+  /** Settles when the archiver has ended by itself. After a kill nobody is left who could say so. */
+  readonly exited: Promise<number>
+  readonly #files: SimulatedFiles
+  readonly #archiver: Archiver
+
+  constructor(options: ProcessOptions) {
+    const { clock, disk, judge, lies, log } = options
+    this.#files = disk.mount({
+      fate: options.fate,
+      delay: options.delay,
+      losesNotification: options.losesNotification,
+      stopped: options.stopped,
+      stepped: (step, code) => {
+        options.stepped(step, code)
+        if (step.operation === 'sync' && code !== undefined) judge.acceptDamage()
+        judge.look(step, code)
+      },
+    })
+    const files = lies.files?.(this.#files) ?? this.#files
+    const init =
+      lies.module?.(basicArchive({ files, copyBufferBytes: 8 * 1024, hostName: 'host' })) ??
+      basicArchive({ files, copyBufferBytes: 8 * 1024, hostName: 'host' })
+    this.#archiver = new Archiver({
+      files,
+      clock: mortalClock(clock, this.#files),
+      log: message => {
+        if (!this.isDead) log(message)
+      },
+      dataDirectory,
+      settings: { archive_library: 'basic_archive', archive_command: '', reload: () => {} },
+      startModule: async () => {
+        const handle = archiveServer(log)
+        const callbacks = await init(handle.server)
+        const archive = callbacks.archive_file_cb.bind(callbacks)
+        callbacks.archive_file_cb = async (state, file, path, context) => {
+          const answer = await archive(state, file, path, context)
+          if (answer && !this.isDead) judge.acknowledge(file)
+          return answer
+        }
+        return ModuleHost.start(callbacks, handle, log)
+      },
+      events: { archiving: () => {}, archived: () => {}, failed: () => {}, idle: () => {} },
+    })
+    this.exited = this.#archiver.run()
+  }
+
+  get isDead(): boolean {
+    return this.#files.isDead
+  }
+
+  get steps(): number {
+    return this.#files.steps
+  }
+
+  kill(): void {
+    this.#files.kill()
+  }
+
+  stop(): void {
+    this.#archiver.stop()
+  }
+
+  terminate(): void {
+    this.#archiver.terminate()
+  }
+}
+
+/** For a dead process no time comes. */
+function mortalClock(clock: SimulatedClock, files: SimulatedFiles): Clock {
+  return {
+    now: () => clock.now(),
+    monotonic: () => clock.monotonic(),
+    sleep: async (ms, signal) => {
+      await clock.sleep(ms, signal)
+      if (files.isDead) await new Promise(() => {})
+    },
+  }
+}
+
+function archiveServer(log: (message: LogMessage) => void): ArchiveServerHandle {
+  function ereport(level: AnyLevel, report: ErrorReport): void {
+    if (level === 'ERROR' || level === 'FATAL' || level === 'PANIC') throw new ReportedError(level, report)
+    log({ level, ...report })
+  }
+  const undeclared = () => {
+    throw new Error('not part of this simulation')
+  }
+  const server: ArchiveServer = {
+    DefineCustomBoolVariable: undeclared,
+    DefineCustomIntVariable: undeclared,
+    DefineCustomRealVariable: undeclared,
+    DefineCustomStringVariable: () => ({ value: archiveDirectory }),
+    DefineCustomEnumVariable: undeclared,
+    MarkGUCPrefixReserved: () => {},
+    RegisterBackgroundWorker: undeclared,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- an overload with `never` has no other form
+    ereport: ereport as ArchiveServer['ereport'],
+    arch_module_check_errdetail: () => {},
+    server_version_num: 180000,
+    data_directory: dataDirectory,
+    system_identifier: '7000000000000000001',
+    wal_segment_size: undefined,
+    contract_version: 1,
+  }
+  return { server, takeCheckErrdetail: () => undefined, throwIfEnding: () => {} }
+}
