@@ -58,7 +58,7 @@ class FlockedFile implements Lock {
 const flockHeld = 1 // status of flock(1) when it would have had to wait for longer
 
 // Who only looks whether a lock is held takes it for a moment; who wants to hold it waits that moment out.
-const momentSeconds = 0.5
+const momentSeconds = 2
 
 async function flock(file: FileHandle, mode: '--exclusive' | '--shared'): Promise<boolean> {
   const waitSeconds = mode === '--exclusive' ? momentSeconds : 0

@@ -294,6 +294,7 @@ export const script: Scene[] = [
       const last = await stage.segment()
       stage.resume()
       await held.opened()
+      await held.copying()
       await held.replace()
       await stage.kill()
       await stage.done(last)

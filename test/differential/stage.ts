@@ -41,6 +41,8 @@ export interface Observation {
 export interface HeldFile {
   /** Resolves when the archiver reads it. */
   opened(): Promise<void>
+  /** The archiver has begun to write its copy. */
+  copying(): Promise<void>
   /** Puts a whole file in its place, for the next attempt; the one that is going on stays where it is. */
   replace(): Promise<void>
   /** Lets the attempt read to the end, and the file is as any other. */
@@ -169,6 +171,11 @@ export class Stage {
         end = await open(path, constants.O_WRONLY | constants.O_NONBLOCK)
         return true
       })
+    const copying = () =>
+      this.#await(`"${name}" has a temporary file in the archive`, async () => {
+        const names = await readdir(this.contestant.archiveDirectory)
+        return names.some(each => each.startsWith(`archtemp.${name}.`))
+      })
     const replace = async () => {
       await this.#write(`${path}.whole`, contentOf(name))
       await rename(`${path}.whole`, path)
@@ -182,7 +189,7 @@ export class Stage {
       await end?.write(contentOf(name))
       await letGo()
     }
-    return { opened, replace, release, letGo }
+    return { opened, copying, replace, release, letGo }
   }
 
   /** A file that is in the archive already. */

@@ -254,6 +254,7 @@ export async function privateDirectory(path: string): Promise<void> {
 export function becomeUnprivileged(): () => void {
   if (!('uid' in unprivileged)) return () => {}
   const { uid, gid } = unprivileged
+  process.chdir('/') // this one may be where that user cannot come back to
   process.setegid?.(gid)
   process.seteuid?.(uid)
   return () => {
