@@ -14,8 +14,9 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   host: ['contract', 'wal', 'system'],
   modules: ['contract', 'wal', 'system'],
   archiver: ['host', 'contract', 'wal', 'system'],
+  bridge: ['host', 'contract', 'wal', 'system'],
   observe: ['contract'],
-  cli: ['archiver', 'modules', 'observe', 'host', 'contract', 'wal', 'system'],
+  cli: ['archiver', 'bridge', 'modules', 'observe', 'host', 'contract', 'wal', 'system'],
 }
 
 /** What node: modules a room may use that does not touch the outside world. */

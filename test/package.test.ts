@@ -30,7 +30,14 @@ test('the published package runs without the sources and offers its types and th
   const directory = await mkdtemp(path.join(tmpdir(), 'package-'))
   t.after(() => rm(directory, { recursive: true }))
   const installed = await installedPackage(directory)
-  assert.deepEqual((await readdir(installed)).sort(), ['LICENSE', 'README.md', 'bin', 'dist', 'package.json'])
+  assert.deepEqual((await readdir(installed)).sort(), [
+    'LICENSE',
+    'README.md',
+    'bin',
+    'dist',
+    'package.json',
+    'src',
+  ])
 
   const command = path.join(installed, 'bin/pgarchivist')
   assert.match((await run(command, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)

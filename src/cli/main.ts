@@ -68,5 +68,61 @@ program
     process.exitCode = await infoCommand(options)
   })
 
+const collectPath = (value: string, before: string[]) => [...before, value]
+const pgConfigOption = () =>
+  new Option('--pg-config <PATH>', 'pg_config of a server, instead of all that are found; may be repeated')
+    .argParser(collectPath)
+    .default([], 'all that are found')
+const pgConfigPlaces =
+  'pg_config is looked for on the PATH, in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin and /usr/local/pgsql/bin.'
+
+program
+  .command('install')
+  .description('build the library that PostgreSQL loads, and install it into the servers of this machine')
+  .addOption(pgConfigOption())
+  .option(
+    '--destdir <DIR>',
+    'directory to put in front of where it is installed, for those who make packages',
+  )
+  .option('--dry-run', 'only tell what would be done')
+  .addHelpText(
+    'after',
+    `
+${pgConfigPlaces}
+The compiler is the one that CC names, else the one that built the server, else cc, gcc or clang.
+
+Exit status: 0 if the library was installed for every server that was named or found, 1 if it could not be for one of
+them or if there is none.`,
+  )
+  .action(async options => {
+    const { installCommand } = await import('./install-command.ts')
+    process.exitCode = await installCommand(options)
+  })
+
+program
+  .command('uninstall')
+  .description('remove that library')
+  .addOption(pgConfigOption())
+  .option('--destdir <DIR>', 'directory in front of where it was installed')
+  .option('--dry-run', 'only tell what would be done')
+  .addHelpText(
+    'after',
+    `
+${pgConfigPlaces}
+
+Exit status: 0 if none of the servers that were named or found has the library now, 1 if it could not be removed from
+one of them or if there is none.`,
+  )
+  .action(async options => {
+    const { uninstallCommand } = await import('./install-command.ts')
+    process.exitCode = await uninstallCommand(options)
+  })
+
+// Not in the help: the library in the server starts it, and nobody else can.
+program.command('bridge', { hidden: true }).action(async () => {
+  const { runBridgeProcess } = await import('./bridge-process.ts')
+  runBridgeProcess()
+})
+
 refuseOldNode()
 await program.parseAsync()

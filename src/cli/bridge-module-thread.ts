@@ -1,0 +1,54 @@
+/** The thread of the module in the process beside the server's archiver. */
+import { parentPort } from 'node:worker_threads'
+import type { FromServer, ToServer } from '../bridge/messages.ts'
+import { ModuleSide } from '../bridge/module-side.ts'
+import { reportOf } from '../contract/error-report.ts'
+import { BackgroundWorkers } from '../host/background-workers.ts'
+import { loadArchiveModule } from '../host/loader.ts'
+import { realClock } from '../system/clock.ts'
+import { realFiles } from '../system/real-files.ts'
+import { realModuleFiles } from '../system/real-module-files.ts'
+import { realProcesses } from '../system/real-processes.ts'
+import { builtInModules } from './built-in-modules.ts'
+import { siblingProgram } from './sibling-program.ts'
+
+export type FromModuleThread = ToServer | { type: 'alive' } | { type: 'end'; status: 0 | 1 }
+
+const send = (message: FromModuleThread): void => parentPort?.postMessage(message)
+
+const side = new ModuleSide({
+  send,
+  load: ({ module, dynamicLibraryPath, dataDirectory }) =>
+    loadArchiveModule({
+      name: module,
+      builtIns: builtInModules,
+      dynamicLibraryPath,
+      dataDirectory,
+      files: realFiles,
+      modules: realModuleFiles,
+    }),
+  workers: (source, dataDirectory, log) =>
+    new BackgroundWorkers({
+      source,
+      program: siblingProgram('background-worker'),
+      dataDirectory,
+      processes: realProcesses,
+      clock: realClock,
+      log,
+    }),
+})
+
+// What a module does after its call has ended belongs to no file. The process ends, and every file comes again.
+const endAtOnce = (thrown: unknown): void => {
+  send({ type: 'log', message: { level: 'FATAL', ...reportOf(thrown) } })
+  send({ type: 'end', status: 1 })
+}
+process.on('uncaughtException', endAtOnce)
+process.on('unhandledRejection', endAtOnce)
+
+parentPort?.on('message', (message: FromServer) => {
+  if (message.type === 'ping') return send({ type: 'alive' })
+  void side.handle(message).then(status => {
+    if (status !== undefined) send({ type: 'end', status })
+  })
+})
