@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { ArchiveStatus } from '../src/archiver/archive-status.ts'
 import { ReadyQueue } from '../src/archiver/ready-queue.ts'
+import { ArchiveStatus } from '../src/host/archive-status.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedClock } from '../src/system/simulated-clock.ts'
 import { SimulatedDisk, type Step } from '../src/system/simulated-files.ts'

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { ArchiveStatus } from '../src/archiver/archive-status.ts'
+import { ArchiveStatus } from '../src/host/archive-status.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedDisk } from '../src/system/simulated-files.ts'
 import { inArchiveOrder } from '../src/wal/archive-order.ts'

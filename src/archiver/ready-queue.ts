@@ -1,5 +1,5 @@
+import type { ArchiveStatus } from '../host/archive-status.ts'
 import type { Clock } from '../system/clock.ts'
-import type { ArchiveStatus } from './archive-status.ts'
 
 const readyFilesPerScan = 64 // NUM_FILES_PER_DIRECTORY_SCAN of pgarch.c
 

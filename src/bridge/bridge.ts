@@ -34,8 +34,8 @@ export interface BridgeOptions {
 export class Bridge {
   readonly #options: BridgeOptions
   readonly #splitter = new FrameSplitter()
-  /** Requests that have not been answered. While there are some, and during the start, the server listens. */
-  readonly #open = new Set<number>()
+  /** Requests that have not been answered, and what ends the watch over each. While there are some, the server listens. */
+  readonly #open = new Map<number, AbortController>()
   #isStarting = true
   #memoryLimitBytes = 0
   #dropped = 0
@@ -60,7 +60,7 @@ export class Bridge {
   forward(message: ToServer): void {
     if (message.type === 'log') return this.#log(message.message)
     if (message.type === 'ready') this.#isStarting = false
-    if (message.type === 'checked' || message.type === 'archived') this.#open.delete(message.request)
+    if (message.type === 'checked' || message.type === 'archived') this.#close(message.request)
     this.#write(message)
   }
 
@@ -92,12 +92,14 @@ export class Bridge {
         this.#memoryLimitBytes = message.memoryLimit * mebibyte
         break
       case 'check':
-        this.#open.add(message.request)
+        this.#open.set(message.request, new AbortController())
         break
-      case 'archive':
-        this.#open.add(message.request)
-        void this.#watchCall(message.request, message.timeoutMs)
+      case 'archive': {
+        const answered = new AbortController()
+        this.#open.set(message.request, answered)
+        void this.#watchCall(message.request, message.timeoutMs, answered.signal)
         break
+      }
       case 'quit':
         break
       default:
@@ -107,14 +109,19 @@ export class Bridge {
   }
 
   /** When the time of a call has ended, is it waiting for something, or does it hold its thread? */
-  async #watchCall(request: number, timeoutMs: number): Promise<void> {
+  async #watchCall(request: number, timeoutMs: number, answered: AbortSignal): Promise<void> {
     const { clock, moduleThread, exit } = this.#options
-    await clock.sleep(timeoutMs)
-    if (!this.#open.has(request)) return
-    this.#open.delete(request) // the server does not wait for it any longer
+    await clock.sleep(timeoutMs, answered)
+    if (answered.aborted) return
+    this.#close(request) // the server does not wait for it any longer
     if (await resolvesWithin(blockedAfterMs, moduleThread.isAlive(), clock)) return
     this.#log({ level: 'WARNING', errmsg: 'archive module blocks its thread and is started again' })
     exit(1)
+  }
+
+  #close(request: number): void {
+    this.#open.get(request)?.abort()
+    this.#open.delete(request)
   }
 
   #log(message: LogMessage): void {

@@ -17,7 +17,10 @@ export type FromServer =
   | { type: 'quit'; timeoutMs: number }
 
 export interface ServerSettings {
+  /** In force; what has not been declared yet is as written. */
   settings: ServerSetting[]
+  /** Path of the server's configuration file. */
+  configFile: string
   archiveAhead: number
   /** MiB; 0 for none. */
   memoryLimit: number
@@ -115,7 +118,7 @@ function readSettings(reader: FrameReader): ServerSettings {
   if (count < 0 || count > settingsMax) throw new ProtocolError(`${count} settings are not possible`)
   const settings: ServerSetting[] = []
   for (let i = 0; i < count; i++) settings.push({ name: reader.string(), value: reader.string() })
-  return { settings, archiveAhead: reader.int32(), memoryLimit: reader.int32() }
+  return { settings, configFile: reader.string(), archiveAhead: reader.int32(), memoryLimit: reader.int32() }
 }
 
 export function encodeToServer(message: ToServer): Buffer {

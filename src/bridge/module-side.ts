@@ -2,15 +2,20 @@ import { type Log, ReportedError, reportOf } from '../contract/error-report.ts'
 import type { ServerFacts } from '../host/archive-server.ts'
 import type { BackgroundWorkers } from '../host/background-workers.ts'
 import { type LoadedModule } from '../host/loader.ts'
+import { LookAhead } from '../host/look-ahead.ts'
 import type { ModuleHost } from '../host/module-host.ts'
 import type { RawSetting, Settings } from '../host/settings.ts'
 import { settingsOf } from '../host/settings.ts'
 import { startModule } from '../host/start-module.ts'
+import type { Files } from '../system/files.ts'
 import { DeclaringGucRegistry } from './declaring-guc-registry.ts'
-import type { FromServer, Hello, ServerSetting, ToServer } from './messages.ts'
+import type { FromServer, Hello, ServerSetting, ServerSettings, ToServer } from './messages.ts'
 
 export interface ModuleSideOptions {
+  files: Files
   send(message: ToServer): void
+  /** What the server's configuration files say, without what its command line overrides. */
+  settingsAsWritten(configFile: string): Promise<Settings>
   load(hello: Hello): Promise<LoadedModule>
   /** The workers of the module that was loaded. */
   workers(source: string, dataDirectory: string, log: Log): BackgroundWorkers
@@ -26,9 +31,11 @@ export class ModuleSide {
   readonly #log: Log
   readonly #gucs: DeclaringGucRegistry
   readonly #stop = new AbortController()
-  /** The attempt that has not ended yet, by file. The next request for the file waits for it instead of a second one. */
-  readonly #attempts = new Map<string, Promise<boolean>>()
+  /** Start and reloads, which what is asked after them waits for. */
+  #settled: Promise<void> = Promise.resolve()
   #host: ModuleHost | undefined
+  #lookAhead: LookAhead | undefined
+  #archiveAhead = 1
   #workers: BackgroundWorkers | undefined
 
   constructor(options: ModuleSideOptions) {
@@ -42,16 +49,17 @@ export class ModuleSide {
     try {
       switch (message.type) {
         case 'hello':
-          await this.#start(message)
+          await (this.#settled = this.#start(message))
           return undefined
         case 'settings':
-          this.#gucs.reload(rawSettings(message.settings))
-          this.#workers?.reload(this.#gucs.values())
+          await (this.#settled = this.#settled.then(() => this.#reload(message)))
           return undefined
         case 'check':
+          await this.#settled
           await this.#check(message.request)
           return undefined
         case 'archive':
+          await this.#settled
           await this.#archive(message)
           return undefined
         case 'quit':
@@ -71,6 +79,7 @@ export class ModuleSide {
 
   async #start(hello: Hello): Promise<void> {
     this.#gucs.load(rawSettings(hello.settings))
+    this.#archiveAhead = hello.archiveAhead
     const { source, init } = await this.#options.load(hello)
     const workers = this.#options.workers(source, hello.dataDirectory, this.#log)
     this.#host = await startModule({
@@ -80,9 +89,25 @@ export class ModuleSide {
       registerWorker: worker => workers.register(worker),
       log: this.#log,
     })
+    const host = this.#host
+    this.#lookAhead = new LookAhead({
+      files: this.#options.files,
+      dataDirectory: hello.dataDirectory,
+      archiveFile: (file, path, signal) => host.archiveFile(file, path, signal),
+      filesAtOnce: () => (host.archivesAhead ? this.#archiveAhead : 1),
+      signal: this.#stop.signal,
+    })
     this.#workers = workers
     workers.start(this.#gucs.values())
     this.#options.send({ type: 'ready' })
+  }
+
+  async #reload(message: ServerSettings): Promise<void> {
+    this.#archiveAhead = message.archiveAhead
+    const asWritten = await this.#options.settingsAsWritten(message.configFile)
+    const changes = this.#gucs.reload(mergeWritten(rawSettings(message.settings), asWritten))
+    if (changes.length > 0) this.#lookAhead?.forget()
+    this.#workers?.reload(this.#gucs.values())
   }
 
   async #check(request: number): Promise<void> {
@@ -91,15 +116,9 @@ export class ModuleSide {
     this.#options.send({ type: 'checked', request, configured: answer.configured, detail })
   }
 
-  async #archive({ request, file, path }: { request: number; file: string; path: string }): Promise<void> {
-    let attempt = this.#attempts.get(file)
-    if (attempt === undefined) {
-      attempt = this.#running()
-        .archiveFile(file, path, this.#stop.signal)
-        .finally(() => this.#attempts.delete(file))
-      this.#attempts.set(file, attempt)
-    }
-    const archived = await attempt
+  async #archive({ request, file }: { request: number; file: string }): Promise<void> {
+    if (this.#lookAhead === undefined) throw new Error('the module has not been started')
+    const archived = await this.#lookAhead.archive(file)
     this.#options.send({ type: 'archived', request, archived, file })
   }
 
@@ -114,6 +133,16 @@ export class ModuleSide {
     if (this.#host === undefined) throw new Error('the module has not been started')
     return this.#host
   }
+}
+
+/**
+ * The server keeps the old value of a setting where the new one is refused, and keeps silent about it. What is written
+ * in its files is looked at too, so that the refusal can be told.
+ */
+function mergeWritten(inForce: Settings, asWritten: Settings): Settings {
+  const settings = new Map(inForce)
+  for (const [key, setting] of asWritten) if (settings.has(key)) settings.set(key, setting)
+  return settings
 }
 
 function factsOf(hello: Hello): ServerFacts {

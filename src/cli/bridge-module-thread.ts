@@ -4,7 +4,10 @@ import type { FromServer, ToServer } from '../bridge/messages.ts'
 import { ModuleSide } from '../bridge/module-side.ts'
 import { reportOf } from '../contract/error-report.ts'
 import { BackgroundWorkers } from '../host/background-workers.ts'
+import { readConfigurationFiles, readPostmasterOptions } from '../host/configuration-file.ts'
 import { loadArchiveModule } from '../host/loader.ts'
+import { postmasterOptions } from '../host/postmaster-options.ts'
+import type { Settings } from '../host/settings.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realModuleFiles } from '../system/real-module-files.ts'
@@ -17,7 +20,9 @@ export type FromModuleThread = ToServer | { type: 'alive' } | { type: 'end'; sta
 const send = (message: FromModuleThread): void => parentPort?.postMessage(message)
 
 const side = new ModuleSide({
+  files: realFiles,
   send,
+  settingsAsWritten,
   load: ({ module, dynamicLibraryPath, dataDirectory }) =>
     loadArchiveModule({
       name: module,
@@ -37,6 +42,15 @@ const side = new ModuleSide({
       log,
     }),
 })
+
+/** The working directory of this process is the data directory. Files with errors are applied by nobody. */
+async function settingsAsWritten(configFile: string): Promise<Settings> {
+  const dataDirectory = process.cwd()
+  const read = await readConfigurationFiles({ files: realFiles, configFile, dataDirectory })
+  if (read.errors.length > 0) return new Map()
+  const fromCommandLine = postmasterOptions(await readPostmasterOptions(realFiles, dataDirectory))
+  return new Map([...read.settings].filter(([key]) => !fromCommandLine.has(key)))
+}
 
 // What a module does after its call has ended belongs to no file. The process ends, and every file comes again.
 const endAtOnce = (thrown: unknown): void => {

@@ -1,6 +1,6 @@
 import path from 'node:path'
-import { ArchiveStatus } from '../archiver/archive-status.ts'
 import { type ArchiverStatistics, newStatistics } from '../archiver/statistics.ts'
+import { ArchiveStatus } from '../host/archive-status.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { systemErrorText } from '../system/system-error.ts'

@@ -37,6 +37,11 @@ export class ModuleHost {
     return host
   }
 
+  /** Has the module asked to be given several files at once? */
+  get archivesAhead(): boolean {
+    return this.#callbacks.archive_ahead === true
+  }
+
   async checkConfigured(): Promise<Configured> {
     const { check_configured_cb } = this.#callbacks
     if (!check_configured_cb) return { configured: true }

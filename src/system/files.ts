@@ -37,8 +37,10 @@ export interface FileStatus {
   gid: number
   device: bigint
   inode: bigint
-  /** Milliseconds since the epoch. */
-  modified: number
+  /** When the content was last changed, in nanoseconds since the epoch. */
+  modifiedNs: bigint
+  /** When content, names or owner were last changed, in nanoseconds since the epoch. Cannot be set by hand. */
+  changedNs: bigint
 }
 
 /** One open file. Closing is the caller's, best with `await using`. */

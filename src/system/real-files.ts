@@ -102,6 +102,7 @@ function fileStatus(stats: BigIntStats): FileStatus {
     gid: Number(stats.gid),
     device: stats.dev,
     inode: stats.ino,
-    modified: Number(stats.mtimeMs),
+    modifiedNs: stats.mtimeNs,
+    changedNs: stats.ctimeNs,
   }
 }

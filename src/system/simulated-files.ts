@@ -1009,6 +1009,7 @@ function statusOf(inode: Inode): FileStatus {
     gid: 0,
     device: 1n,
     inode: BigInt(inode.number),
-    modified: inode.modified,
+    modifiedNs: BigInt(Math.round(inode.modified * 1e6)),
+    changedNs: BigInt(Math.round(inode.modified * 1e6)),
   }
 }

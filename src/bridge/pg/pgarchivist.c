@@ -337,11 +337,13 @@ static void
 node_has_closed(void)
 {
 	int			pid = (int) node.pid;
+	int			status = node_process_await(node.pid);
 	char		how[128];
 
-	describe_end(node_process_await(node.pid), how, sizeof(how));
+	describe_end(status, how, sizeof(how));
 	node_forget();
-	ereport(LOG, (errmsg("pgarchivist process (PID %d) %s", pid, how)));
+	/* It ends orderly only when it was told to, which is nothing to tell. */
+	ereport(status == 0 ? DEBUG1 : LOG, (errmsg("pgarchivist process (PID %d) %s", pid, how)));
 }
 
 /* Sends a frame whole, or ends the process.  It reads at once unless it hangs. */
@@ -397,6 +399,7 @@ put_settings(void)
 {
 	int			count;
 	struct config_generic **settings = compat_guc_variables(&count);
+	const char *config_file;
 	int			custom = 0;
 	bool		fits;
 
@@ -413,7 +416,9 @@ put_settings(void)
 		fits = frame_put_string(&outgoing, settings[i]->name) &&
 			frame_put_string(&outgoing, value ? value : "");
 	}
+	config_file = GetConfigOption("config_file", true, false);
 	return fits &&
+		frame_put_string(&outgoing, config_file ? config_file : "") &&
 		frame_put_int32(&outgoing, setting_archive_ahead) &&
 		frame_put_int32(&outgoing, setting_memory_limit);
 }

@@ -1,0 +1,162 @@
+import type { FileStatus, Files } from '../system/files.ts'
+import { ArchiveStatus } from './archive-status.ts'
+
+// What the server itself takes from one scan. Looking further ahead than it will go would gain nothing.
+const filesAheadMax = 64
+
+/** Archives one file; what `ModuleHost.archiveFile` is. */
+export type ArchiveFile = (file: string, path: string, signal: AbortSignal) => Promise<boolean>
+
+export interface LookAheadOptions {
+  files: Files
+  dataDirectory: string
+  archiveFile: ArchiveFile
+  /** How many files may be archived at once, the requested one included; asked each time, because it is a setting. */
+  filesAtOnce: () => number
+  /** Aborted when the archiver ends. */
+  signal: AbortSignal
+}
+
+interface Attempt {
+  isArchived: boolean
+  /** Of the file, if it was the same before and after; `undefined` otherwise. */
+  identity: string | undefined
+}
+
+/**
+ * Archives files before the server asks for them, for a module that declares `archive_ahead`. While the server waits
+ * for one file, the next ones that are ready are given to the module too, in archive order; when their turn comes, the
+ * answer is known.
+ *
+ * Nothing changes for the server: answers are per file, in its order. A success is kept in memory only, tied to the
+ * identity of the file that was read, and forgotten once it has been told. A failure ahead is not kept: the file is
+ * tried again when it is asked for. No file is given to the module twice at once; a request for one that is under way
+ * waits for that attempt.
+ */
+export class LookAhead {
+  readonly #options: LookAheadOptions
+  readonly #status: ArchiveStatus
+  readonly #attempts = new Map<string, Promise<Attempt>>()
+  /** Archived, and not yet asked for. */
+  readonly #archived = new Map<string, string>()
+  /** Failed ahead, so not tried again until asked for. */
+  readonly #failed = new Set<string>()
+  /** Said to be archived. The server renames their status files a moment later, and a scan may come in between. */
+  #told = new Set<string>()
+  /** Ready according to the last scan and not yet begun, in archive order. */
+  #candidates: string[] = []
+  #scanning: Promise<void> | undefined
+
+  constructor(options: LookAheadOptions) {
+    this.#options = options
+    this.#status = new ArchiveStatus(options.files, `${options.dataDirectory}/pg_wal`)
+  }
+
+  /** The server asks for a file. It never waits for a place among those that run. */
+  async archive(file: string): Promise<boolean> {
+    this.#failed.delete(file)
+    this.#candidates = this.#candidates.filter(each => each !== file)
+    const known = this.#archived.get(file)
+    this.#archived.delete(file)
+    if (known !== undefined && known === (await this.#identity(file))) {
+      this.#told.add(file)
+      void this.#goOn()
+      return true
+    }
+    const wasBegunAhead = this.#attempts.has(file)
+    const attempt = this.#begin(file)
+    void this.#goOn()
+    let answer = await attempt
+    // What was read ahead may have been another file than the one that is asked for.
+    if (answer.isArchived && wasBegunAhead && answer.identity === undefined) answer = await this.#begin(file)
+    if (answer.isArchived) this.#told.add(file)
+    return answer.isArchived
+  }
+
+  /** After a reload that changed a setting: what was archived may have gone elsewhere. */
+  forget(): void {
+    this.#archived.clear()
+    this.#failed.clear()
+  }
+
+  /** Resolves when no attempt is under way. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#attempts.values())
+  }
+
+  #begin(file: string): Promise<Attempt> {
+    const running = this.#attempts.get(file)
+    if (running !== undefined) return running
+    const attempt = this.#attempt(file).finally(() => this.#attempts.delete(file))
+    this.#attempts.set(file, attempt)
+    return attempt
+  }
+
+  async #attempt(file: string): Promise<Attempt> {
+    const { archiveFile, signal } = this.#options
+    const before = await this.#identity(file)
+    const isArchived = await archiveFile(file, this.#path(file), signal)
+    const isSame = before !== undefined && before === (await this.#identity(file))
+    return { isArchived, identity: isSame ? before : undefined }
+  }
+
+  /** Starts what may be started ahead. */
+  async #goOn(): Promise<void> {
+    if (!this.#hasRoom()) return
+    if (this.#candidates.length === 0) await (this.#scanning ??= this.#scan())
+    while (this.#hasRoom()) {
+      const file = this.#candidates.shift()
+      if (file === undefined) return
+      if (!this.#attempts.has(file) && !this.#archived.has(file) && !this.#failed.has(file)) {
+        void this.#archiveAhead(file)
+      }
+    }
+  }
+
+  #hasRoom(): boolean {
+    const { signal, filesAtOnce } = this.#options
+    const isAllowed = filesAtOnce() > 1 && !signal.aborted
+    return isAllowed && this.#attempts.size < filesAtOnce() && this.#archived.size < filesAheadMax
+  }
+
+  async #scan(): Promise<void> {
+    try {
+      const { first } = await this.#status.ready(filesAheadMax, () => undefined)
+      this.#candidates = first.filter(file => !this.#told.has(file))
+      this.#told = new Set(first.filter(file => this.#told.has(file)))
+    } catch {
+      // The server looks into the same directory, and says what is wrong with it.
+    } finally {
+      this.#scanning = undefined
+    }
+  }
+
+  async #archiveAhead(file: string): Promise<void> {
+    try {
+      const { isArchived, identity } = await this.#begin(file)
+      if (isArchived && identity !== undefined) this.#archived.set(file, identity)
+      else this.#failed.add(file)
+    } catch {
+      // The process has to end; the next request meets the same and says so.
+      this.#failed.add(file)
+    }
+    // Only as long as there are files known: the next request scans again.
+    if (this.#candidates.length > 0) void this.#goOn()
+  }
+
+  async #identity(file: string): Promise<string | undefined> {
+    try {
+      return identityOf(await this.#options.files.stat(this.#path(file)))
+    } catch {
+      return undefined
+    }
+  }
+
+  #path(file: string): string {
+    return `${this.#options.dataDirectory}/pg_wal/${file}`
+  }
+}
+
+function identityOf({ device, inode, size, modifiedNs, changedNs }: FileStatus): string {
+  return [device, inode, size, modifiedNs, changedNs].join(' ')
+}
