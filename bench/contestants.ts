@@ -183,7 +183,12 @@ export class Arena implements AsyncDisposable {
     return await this.#place('do-nothing.ts')
   }
 
-  /** The same for the server, compiled; what prevents that, where something does. */
+  /** The path of our module that waits for each file. */
+  async waitingModule(): Promise<string> {
+    return await this.#place('wait-50ms.ts')
+  }
+
+  /** The module that does nothing for the server, compiled; what prevents that, where something does. */
   async doNothingLibrary(): Promise<{ library: string } | { missing: string }> {
     const library = join(await this.#modules(), 'do-nothing.so')
     const source = join(import.meta.dirname, 'do-nothing.c')

@@ -7,11 +7,12 @@ import { parseArgs } from 'node:util'
 import { requiredMajors } from '../test/support/postgresql-server.ts'
 import { backlog } from './backlog.ts'
 import { asText, type Benchmark, type BenchmarkOptions, type Result } from './benchmark.ts'
+import { bridge } from './bridge.ts'
 import { copy } from './copy.ts'
 import { loop } from './loop.ts'
 import { start } from './start.ts'
 
-const benchmarks: Benchmark[] = [start, loop, copy, backlog]
+const benchmarks: Benchmark[] = [start, loop, copy, backlog, bridge]
 const names = benchmarks.map(({ name }) => name)
 
 const usage = `Usage: npm run bench -- [NAME…] [--major N] [--rounds N] [--files N] [--json FILE]

@@ -43,7 +43,8 @@ function stage(options: { ready: number[]; filesAtOnce: number }) {
     attempts.findLast(({ file }) => file === segment(number))?.answer(archived)
     await settle()
   }
-  return { lookAhead, attempts, begun, answer, settle, write, stop }
+  const done = (number: number) => disk.remove(`/data/pg_wal/archive_status/${segment(number)}.ready`)
+  return { lookAhead, attempts, begun, answer, done, settle, write, stop }
 }
 
 test('while the server waits for a file, the next ones in order are given to the module, as many as allowed', async () => {
@@ -163,4 +164,18 @@ test('nothing is begun ahead once the archiver ends', async () => {
   stop.abort()
   await answer(2, true)
   assert.deepEqual(begun(), [1, 2])
+})
+
+test('it stays ahead for as long as files are ready', async () => {
+  const count = 100
+  const ready = Array.from({ length: count }, (_, index) => index + 1)
+  const { lookAhead, begun, answer, done, settle } = stage({ ready, filesAtOnce: 2 })
+  for (const number of ready.slice(0, -1)) {
+    const request = lookAhead.archive(segment(number))
+    await settle()
+    assert.ok(begun().includes(number + 1), `while ${number} was waited for, ${number + 1} was not begun`)
+    await answer(number, true)
+    assert.equal(await request, true)
+    done(number)
+  }
 })

@@ -67,6 +67,7 @@ export class LookAhead {
     const attempt = this.#begin(file)
     void this.#goOn()
     let answer = await attempt
+    this.#archived.delete(file) // told now, so not to be kept for a later request
     // What was read ahead may have been another file than the one that is asked for.
     if (answer.isArchived && wasBegunAhead && answer.identity === undefined) answer = await this.#begin(file)
     if (answer.isArchived) this.#told.add(file)
@@ -140,8 +141,7 @@ export class LookAhead {
       // The process has to end; the next request meets the same and says so.
       this.#failed.add(file)
     }
-    // Only as long as there are files known: the next request scans again.
-    if (this.#candidates.length > 0) void this.#goOn()
+    void this.#goOn()
   }
 
   async #identity(file: string): Promise<string | undefined> {
