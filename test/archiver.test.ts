@@ -201,7 +201,7 @@ test('where the directory cannot be watched, a WARNING says so and the poll does
   assert.deepEqual(attempts, [`60 s ${segment(1)}`])
   assert.deepEqual(told, [
     'WARNING: could not watch directory "pg_wal/archive_status": No space left on device',
-    'HINT: New files are found by looking once a minute. Is the limit of inotify watches reached?',
+    'HINT: New files are found by looking once a minute.',
   ])
 })
 
@@ -1121,6 +1121,58 @@ test('a second terminate does not postpone the end, and a wake-up after the minu
   assert.equal(await endOf(clock, ended), 0)
   assert.equal(clock.monotonic(), 62_000)
   assert.deepEqual(attempts, [])
+})
+
+test('a supervisor that stops its archiver gets the last cycle, whenever SIGTERM comes to all processes', async () => {
+  for (const order of ['before', 'after']) {
+    const { clock, archiver, makeReady, attempts } = stage()
+    const ended = archiver.run()
+    await clock.pass(1_000)
+    makeReady(segment(1), segment(2))
+    if (order === 'before') archiver.terminate()
+    archiver.finish()
+    if (order === 'after') archiver.terminate()
+    assert.equal(await endOf(clock, ended), 0)
+    assert.deepEqual(attempts, [`1 s ${segment(1)}`, `1 s ${segment(2)}`], order)
+  }
+})
+
+test('a directory that takes the place of archive_status is watched in its stead', async () => {
+  const { clock, disk, archiver, makeReady, attempts } = stage()
+  void archiver.run()
+  await clock.pass(1_000)
+  disk.remove(statusDirectory)
+  disk.makeDirectory(statusDirectory)
+  await clock.pass(60_000)
+  await clock.pass(7_000)
+  makeReady(segment(1))
+  await clock.pass(1_000)
+  assert.deepEqual(attempts, [`68 s ${segment(1)}`])
+})
+
+test('an answer that is neither true nor false is told, because a forgotten return is seen nowhere else', async () => {
+  const { clock, archiver, makeReady, told } = stage({ archive_file_cb: (() => 'yes') as never })
+  makeReady(segment(1))
+  void archiver.run()
+  await clock.pass(500)
+  assert.deepEqual(told, [
+    `WARNING: archive module answered a string for file "${segment(1)}"`,
+    'HINT: Only true means that it is archived.',
+  ])
+})
+
+test('each attempt has a signal of its own', async () => {
+  const signals = new Set<AbortSignal>()
+  const { clock, archiver, makeReady } = stage({
+    archive_file_cb: (_state, _file, _path, { signal }) => {
+      signals.add(signal)
+      return true
+    },
+  })
+  makeReady(segment(1), segment(2))
+  void archiver.run()
+  await clock.pass(500)
+  assert.equal(signals.size, 2)
 })
 
 test('stop after terminate ends at once and archives nothing', async () => {

@@ -2,7 +2,7 @@
 // the faults of contrib's module. On the real file system; where a fault or a power cut is needed, on a simulated one.
 
 import assert from 'node:assert/strict'
-import { chmod, mkdir, readdir, readFile, realpath, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, link, mkdir, readdir, readFile, realpath, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Archiver } from '../src/archiver/archiver.ts'
@@ -466,6 +466,16 @@ test('15. what is archived is kept: nothing is ever removed or replaced but temp
     if (operation === 'unlink') assert.match(path, /^\/archive\/([0-9A-F]+[.a-z0-9A-F]*\.lock\.)?archtemp\./)
     assert.notEqual(operation, 'rename')
   }
+})
+
+test('the WAL file itself is not taken for its copy: a hard link, or an archive that is pg_wal', async () => {
+  await using server = await real()
+  await server.put('content')
+  await link(join(server.data, 'pg_wal', file), join(server.archiveDirectory, file))
+  assert.equal(await server.archive(), false)
+  assert.deepEqual(server.told, [
+    `ERROR: archive file "${join(server.archiveDirectory, file)}" is the write-ahead log file itself, not a copy`,
+  ])
 })
 
 test('16. no fault of the archive ends the archiver: each is one failed attempt', async () => {

@@ -239,7 +239,7 @@ test('every archived file renews the patience', async () => {
   const ended = supervisor.run()
   await clock.pass(0)
   void supervisor.stop()
-  for (let minute = 0; minute < 10; minute++) {
+  for (let round = 0; round < 3; round++) {
     await clock.pass(15_000)
     supervisor.noteProgress()
   }
@@ -259,6 +259,24 @@ test('patience that was renewed ends when nothing more is archived', async () =>
   // Looked at every 20 s: the file of the 15th second is seen in the 20th.
   assert.equal(clock.monotonic(), 41_000)
   assert.equal(told.length, 3)
+})
+
+test('a last cycle that always finds more to do is ended after a minute', async () => {
+  const { clock, told, supervisor } = stage()
+  const ended = supervisor.run()
+  await clock.pass(0)
+  void supervisor.stop()
+  for (let round = 0; round < 4; round++) {
+    await clock.pass(14_000)
+    supervisor.noteProgress()
+  }
+  assert.equal(await endOf(clock, ended), 1)
+  assert.equal(clock.monotonic(), 61_000)
+  assert.deepEqual(told, [
+    fastShutdown,
+    'WARNING: archiver is still archiving after 60 s and is ended',
+    'DETAIL: The files that are left are archived after the next start.',
+  ])
 })
 
 test('a second stop is an end at once', async () => {

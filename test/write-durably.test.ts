@@ -255,11 +255,34 @@ test('without hard links our own lock, left by a crash, does not keep us out', a
   assert.deepEqual(names(), ['file'])
 })
 
+test('where somebody else writes under the same temporary name, nothing is said to be written', async () => {
+  // Two containers with one host name and one path: the other's half file must not get the name as ours.
+  for (const moment of ['sync temporary', 'link temporary']) {
+    let isDue = true
+    const staged = stage({
+      fate: ({ operation, path }) => {
+        const name = `${operation} ${path.slice('/archive/'.length)}`
+        if (isDue && name === moment) {
+          isDue = false
+          staged.disk.remove('/archive/temporary')
+          staged.disk.place('/archive/temporary', 'half')
+        }
+        return undefined
+      },
+    })
+    await assert.rejects(staged.write('whole'), {
+      message:
+        /^file "\/archive\/(temporary|file)" was replaced by somebody else while it was being written$/,
+    })
+    assert.equal(text(staged.disk.content('/archive/temporary')), 'half', moment)
+  }
+})
+
 test('without hard links no failure leaves a lock to stumble over', async () => {
   const failures: Array<[Step['operation'], string, string]> = [
     ['rename', 'EIO', 'could not rename file "/archive/temporary" to "/archive/file": Input/output error'],
     ['list', 'EIO', 'could not read directory "/archive": Input/output error'],
-    ['stat', 'ESTALE', 'could not stat file "/archive/file": Stale file handle'],
+    ['stat', 'ESTALE', 'could not stat file "/archive/temporary": Stale file handle'],
   ]
   for (const [operation, code, message] of failures) {
     let isBroken = true

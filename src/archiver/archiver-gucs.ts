@@ -1,42 +1,65 @@
-import type { AnyLevel } from '../contract/error-report.ts'
+import { type AnyLevel, logLevels } from '../contract/error-report.ts'
 import type { GucVariable } from '../contract/guc.ts'
 import type { GucRegistry } from '../host/guc-registry.ts'
 
 /** The server's own settings that an archiver obeys, with their meaning in PostgreSQL. */
 export interface ArchiverGucs {
-  archive_mode: GucVariable<ArchiveMode>
+  archive_mode: GucVariable<string>
   archive_library: GucVariable<string>
   archive_command: GucVariable<string>
   dynamic_library_path: GucVariable<string>
-  log_min_messages: GucVariable<Lowercase<AnyLevel>>
+  log_min_messages: GucVariable<string>
 }
 
-export type ArchiveMode = 'always' | 'on' | 'off'
+/** What `archive_mode` says. The server takes the words of a boolean too; `undefined` for any other word. */
+export function archiveModeOf(value: string): 'always' | 'on' | 'off' | undefined {
+  switch (value.toLowerCase()) {
+    case 'always':
+      return 'always'
+    case 'on':
+    case 'true':
+    case 'yes':
+    case '1':
+      return 'on'
+    case 'off':
+    case 'false':
+    case 'no':
+    case '0':
+      return 'off'
+    default:
+      return undefined
+  }
+}
 
-const logMinMessages = [
-  'debug5',
-  'debug4',
-  'debug3',
-  'debug2',
-  'debug1',
-  'info',
-  'notice',
-  'warning',
-  'error',
-  'log',
-  'fatal',
-  'panic',
-] as const satisfies ReadonlyArray<Lowercase<AnyLevel>>
+/**
+ * The level that `log_min_messages` sets for an archiver: a word, or from 19 on a list in which a kind of process may
+ * have a level of its own (`warning, archiver:debug1`). `undefined` for what is no such list.
+ */
+export function archiverLogLevel(value: string): AnyLevel | undefined {
+  let level: AnyLevel | undefined
+  for (const entry of value.split(',').map(each => each.trim().toUpperCase())) {
+    const [kind, word] = entry.includes(':') ? entry.split(':').map(each => each.trim()) : ['ALL', entry]
+    const known = logLevels.find(each => each === (word === 'DEBUG' ? 'DEBUG2' : word))
+    if (known === undefined) return undefined
+    if (kind === 'ARCHIVER') return known
+    if (kind === 'ALL') level = known
+  }
+  return level
+}
 
 export function defineArchiverGucs(gucs: GucRegistry): ArchiverGucs {
   return {
-    archive_mode: gucs.defineEnum(
+    archive_mode: gucs.defineString(
       {
         name: 'archive_mode',
         short_desc: 'Allows archiving of WAL files.',
         // Off in PostgreSQL. Here somebody has started an archiver, which says it clearly enough.
         boot_value: 'on',
-        options: ['always', 'on', 'off'],
+        check_hook: (value, check) => {
+          if (archiveModeOf(value) !== undefined) return true
+          check.GUC_check_errhint('Available values: always, on, off.')
+          return false
+        },
       },
       'core',
     ),
@@ -65,12 +88,18 @@ export function defineArchiverGucs(gucs: GucRegistry): ArchiverGucs {
       },
       'core',
     ),
-    log_min_messages: gucs.defineEnum(
+    log_min_messages: gucs.defineString(
       {
         name: 'log_min_messages',
         short_desc: 'The least severe messages that are logged.',
         boot_value: 'warning',
-        options: logMinMessages,
+        check_hook: (value, check) => {
+          if (archiverLogLevel(value) !== undefined) return true
+          check.GUC_check_errhint(
+            `Available values: ${logLevels.map(each => each.toLowerCase()).join(', ')}.`,
+          )
+          return false
+        },
       },
       'core',
     ),

@@ -74,10 +74,13 @@ export class Archiver {
   /** Whose `.ready` we have renamed ourselves: the watch will report that too, and it is no news. */
   readonly #ownRenames = new Set<string>()
   #watch: Watch | undefined
+  /** Which directory is watched, or could not be. */
+  #watched: string | undefined
   #module: ModuleHost | undefined
   #pendingSettings: Settings | undefined
   #historyIsReady = false
   #isStopping = false
+  #isFinishing = false
   #terminatedAt: number | undefined
   #libraryChanged = false
 
@@ -102,7 +105,15 @@ export class Archiver {
     this.#latch.set()
   }
 
+  /** The same, and SIGTERM does not count any more: systemd sends that to every process of a service. */
+  finish(): void {
+    this.#isFinishing = true
+    this.#terminatedAt = undefined
+    this.stop()
+  }
+
   terminate(): void {
+    if (this.#isFinishing) return
     this.#terminatedAt ??= this.#options.clock.monotonic()
     this.#latch.set()
   }
@@ -118,7 +129,6 @@ export class Archiver {
     try {
       this.#refuseBothSet()
       this.#module = await this.#options.startModule()
-      this.#startWatch()
       await this.#mainLoop()
     } catch (thrown) {
       const level = thrown instanceof ReportedError && thrown.level === 'PANIC' ? 'PANIC' : 'FATAL'
@@ -137,6 +147,7 @@ export class Archiver {
       const isLastCycle = this.#isStopping
       if (this.#processInterrupts() === 'exit') return
       if (this.#hasOutstayedTermination() || this.#abort.signal.aborted) return
+      await this.#keepWatching()
       await this.#archiveReadyFiles()
       if (this.#libraryChanged) return
       await this.#options.events.idle()
@@ -182,7 +193,7 @@ export class Archiver {
         continue
       }
       events.archiving(file)
-      if (await this.#attempt(file)) {
+      if (await this.#runningModule().archiveFile(file, this.#walPath(file), this.#abort.signal)) {
         events.archived(file)
         return (await this.#markDone(file)) ? 'next file' : 'end cycle'
       }
@@ -194,10 +205,6 @@ export class Archiver {
       }
       await clock.sleep(retryDelayMs, this.#abort.signal)
     }
-  }
-
-  #attempt(file: string): Promise<boolean> {
-    return this.#runningModule().archiveFile(file, this.#walPath(file), this.#abort.signal)
   }
 
   async #isConfigured(): Promise<boolean> {
@@ -302,6 +309,18 @@ export class Archiver {
     return false
   }
 
+  /** The directory may be another one by now: remounted, restored, moved to another disk. */
+  async #keepWatching(): Promise<void> {
+    const { files } = this.#options
+    const directory = await files.stat(this.#status.directory).catch(() => undefined)
+    const identity = directory && `${directory.device} ${directory.inode}`
+    if (identity === undefined || identity === this.#watched) return
+    this.#watch?.close()
+    this.#watch = undefined
+    this.#watched = identity
+    this.#startWatch()
+  }
+
   #startWatch(): void {
     const { files, log } = this.#options
     try {
@@ -310,7 +329,7 @@ export class Archiver {
       log({
         level: 'WARNING',
         errmsg: `could not watch directory "${this.#shown(this.#status.directory)}": ${systemErrorText(thrown)}`,
-        errhint: 'New files are found by looking once a minute. Is the limit of inotify watches reached?',
+        errhint: 'New files are found by looking once a minute.',
       })
     }
   }

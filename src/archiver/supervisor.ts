@@ -11,6 +11,8 @@ const restartIntervalMs = 10_000 // PGARCH_RESTART_INTERVAL: between two starts
 
 // PostgreSQL waits for ever. Here a last cycle that archives nothing for this long is given up.
 const stopTimeoutMs = 20_000
+// A server that goes on writing gives a last cycle always more to do. Service managers wait for about 90 s.
+const lastCycleMaxMs = 60_000
 const abandonGraceMs = 1_000
 
 export interface SupervisorOptions {
@@ -59,7 +61,9 @@ export class Supervisor {
       const { pid } = this.#process
       this.#tellEnd(pid, await this.#process.ended)
       this.#process = undefined
-      if (!this.#isStopping) await this.#latch.wait(startedAt + restartIntervalMs - clock.monotonic())
+      if (!this.#isStopping) {
+        await this.#latch.wait(Math.max(0, startedAt + restartIntervalMs - clock.monotonic()))
+      }
     }
     return this.#isAbandoned ? 1 : 0
   }
@@ -78,15 +82,19 @@ export class Supervisor {
     this.#isStopping = true
     this.#latch.set()
     this.#send({ type: 'stop' })
-    while (this.#process !== undefined) {
+    const lastCycleEnd = clock.monotonic() + lastCycleMaxMs
+    let reason: string | undefined
+    while (this.#process !== undefined && reason === undefined) {
       const progressBefore = this.#progress
-      if (await resolvesWithin(stopTimeoutMs, this.#process.ended, clock)) return
-      if (this.#progress === progressBefore) break
+      const patienceMs = Math.min(stopTimeoutMs, Math.max(0, lastCycleEnd - clock.monotonic()))
+      if (await resolvesWithin(patienceMs, this.#process.ended, clock)) return
+      if (clock.monotonic() >= lastCycleEnd) reason = `is still archiving after ${lastCycleMaxMs / 1_000} s`
+      else if (this.#progress === progressBefore) reason = `has archived nothing for ${patienceMs / 1_000} s`
     }
     if (this.#process === undefined || this.#isAbandoned) return
     log({
       level: 'WARNING',
-      errmsg: `archiver has archived nothing for ${stopTimeoutMs / 1_000} s and is ended`,
+      errmsg: `archiver ${reason} and is ended`,
       errdetail: 'The files that are left are archived after the next start.',
     })
     await this.#abandon()

@@ -1,10 +1,21 @@
 import { constants } from 'node:fs'
 import { access, realpath } from 'node:fs/promises'
 import path from 'node:path'
-import { type ArchiverGucs, defineArchiverGucs } from '../archiver/archiver-gucs.ts'
+import {
+  type ArchiverGucs,
+  archiveModeOf,
+  archiverLogLevel,
+  defineArchiverGucs,
+} from '../archiver/archiver-gucs.ts'
 import type { ArchiverMessage, LogFormat } from '../archiver/messages.ts'
 import { Supervisor } from '../archiver/supervisor.ts'
-import { type AnyLevel, type Log, type LogMessage, ReportedError } from '../contract/error-report.ts'
+import {
+  type AnyLevel,
+  type Log,
+  type LogMessage,
+  ReportedError,
+  reportOf,
+} from '../contract/error-report.ts'
 import { findConfigurationFile, readConfigurationFiles } from '../host/configuration-file.ts'
 import { GucRegistry } from '../host/guc-registry.ts'
 import { mergeSettings, parseCommandLineSetting, type Settings, settingsOf } from '../host/settings.ts'
@@ -13,7 +24,7 @@ import type { Lock } from '../system/locks.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { realProcesses } from '../system/real-processes.ts'
-import { isMissing, systemErrorText } from '../system/system-error.ts'
+import { FileError, isMissing, systemErrorText } from '../system/system-error.ts'
 import { logWriter } from './log-writer.ts'
 import { isAlive } from './running-server.ts'
 import { warnOfServerArchiver } from './server-archiver.ts'
@@ -37,13 +48,12 @@ export async function archiverCommand(options: ArchiverCommandOptions): Promise<
     void lock
     const source = new SettingsSource(dataDirectory, options)
     const { settings, gucs } = await source.readAtStart(log)
-    minLevel = gucs.log_min_messages.value.toUpperCase() as AnyLevel
+    minLevel = archiverLogLevel(gucs.log_min_messages.value) ?? minLevel
     await warnOfServerArchiver(dataDirectory, log)
     return await superviseArchiver({ dataDirectory, settings, source, log, logFormat: options.logFormat })
   } catch (thrown) {
-    if (!(thrown instanceof ReportedError)) throw thrown
-    const { errmsg, errdetail, errhint } = thrown
-    log({ level: 'FATAL', errmsg, errdetail, errhint })
+    if (!(thrown instanceof ReportedError || thrown instanceof FileError)) throw thrown
+    log({ ...reportOf(thrown), level: 'FATAL' })
     return 1
   }
 }
@@ -125,7 +135,7 @@ class SettingsSource {
       }
     }
     if (hasInvalid) throw fatal('configuration contains errors')
-    if (['off', 'false', 'no', '0'].includes(gucs.archive_mode.value)) {
+    if (archiveModeOf(gucs.archive_mode.value) === 'off') {
       throw fatal('archiving is switched off by "archive_mode"', {
         errhint: 'Set "archive_mode" to "on" in the server, which makes files to archive only then.',
       })
@@ -157,8 +167,21 @@ interface Supervision {
 
 async function superviseArchiver(options: Supervision): Promise<number> {
   const { dataDirectory, settings, source, log, logFormat } = options
+  // One at a time, or an earlier one might end last; requests that come meanwhile are answered by one more.
+  let requested = 0
   const reload = async () => {
     log({ level: 'LOG', errmsg: 'received SIGHUP, reloading configuration files' })
+    if (++requested > 1) return
+    for (let answered = 0; answered < requested; ) {
+      answered = requested
+      await readAgain().catch((thrown: unknown) => {
+        const errmsg = thrown instanceof Error ? thrown.message : String(thrown)
+        log({ level: 'LOG', errmsg: `${errmsg}; no changes were applied` })
+      })
+    }
+    requested = 0
+  }
+  const readAgain = async () => {
     const { settings: newSettings, fileWithErrors } = await source.read(log)
     if (newSettings !== undefined) return supervisor.reload(newSettings)
     const errmsg = `configuration file "${fileWithErrors}" contains errors; no changes were applied`
@@ -178,7 +201,10 @@ async function superviseArchiver(options: Supervision): Promise<number> {
           if (type === 'reload requested') void reload()
         },
       })
-      void child.send({ type: 'start', start: { dataDirectory, settings: current, logFormat } })
+      // One that could not be started ends by itself, and says why.
+      child
+        .send({ type: 'start', start: { dataDirectory, settings: current, logFormat } })
+        .catch(() => undefined)
       return child
     },
   })

@@ -4,7 +4,7 @@
  */
 
 import { Archiver } from '../archiver/archiver.ts'
-import { defineArchiverGucs } from '../archiver/archiver-gucs.ts'
+import { archiverLogLevel, defineArchiverGucs } from '../archiver/archiver-gucs.ts'
 import { clusterFacts } from '../archiver/cluster-facts.ts'
 import type { ArchiverMessage, ArchiverStart, SupervisorMessage } from '../archiver/messages.ts'
 import type { AnyLevel } from '../contract/error-report.ts'
@@ -55,7 +55,7 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
   gucs.load(settings)
   const core = defineArchiverGucs(gucs)
   const followLogLevel = () => {
-    minLevel = core.log_min_messages.value.toUpperCase() as AnyLevel
+    minLevel = archiverLogLevel(core.log_min_messages.value) ?? 'WARNING'
   }
   followLogLevel()
 
@@ -139,7 +139,7 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
   showInProcessList('')
   handle = request => {
     if (request.type === 'reload') archiver.reload(request.settings)
-    if (request.type === 'stop') archiver.stop()
+    if (request.type === 'stop') archiver.finish()
     if (request.type === 'abandon') archiver.abandon()
   }
   for (const request of early) handle(request)

@@ -3,7 +3,8 @@ import { type ArchiverStatistics, newStatistics } from '../archiver/statistics.t
 import { ArchiveStatus } from '../host/archive-status.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
-import { systemErrorText } from '../system/system-error.ts'
+import { isMissing, systemErrorText } from '../system/system-error.ts'
+import { exists } from '../system/write-durably.ts'
 import { StateDirectory } from './state-directory.ts'
 
 interface Info {
@@ -20,6 +21,13 @@ export async function infoCommand(options: { pgdata: string; output: 'text' | 'j
   try {
     info = await collectInfo(path.resolve(options.pgdata))
   } catch (thrown) {
+    const isThere = await exists(realFiles, options.pgdata).catch(() => false)
+    if (isThere && isMissing(thrown)) {
+      process.stderr.write(
+        `pgarchivist: directory "${options.pgdata}" is not a data directory of PostgreSQL\n`,
+      )
+      return 1
+    }
     process.stderr.write(
       `pgarchivist: could not read data directory "${options.pgdata}": ${systemErrorText(thrown)}\n`,
     )

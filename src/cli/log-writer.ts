@@ -25,15 +25,22 @@ export function logWriter({ format, minLevel }: LogWriterOptions): Log {
   }
 }
 
+// A reader that has stopped reading is waited for once, not with every message.
+let isStuck = false
+
 function write(text: string): void {
   const bytes = Buffer.from(text)
   for (let written = 0, waits = 0; written < bytes.length; ) {
     try {
       written += writeSync(stderr, bytes, written)
+      isStuck = false
     } catch (thrown) {
       // A log that nobody reads (EPIPE) or that has no room (ENOSPC) must not stop archiving. A pipe that is full for
       // the moment (EAGAIN) is tried again for a second: its reader may be slow.
-      if (errnoCode(thrown) !== 'EAGAIN' || ++waits > fullPipeWaitsMax) return
+      if (errnoCode(thrown) !== 'EAGAIN' || isStuck || ++waits > fullPipeWaitsMax) {
+        isStuck = true
+        return
+      }
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
     }
   }

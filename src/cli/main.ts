@@ -50,7 +50,9 @@ program
     'after',
     `
 Signals: SIGHUP reloads the configuration files. SIGTERM and SIGINT end it after a last cycle; a second one, or
-SIGQUIT, at once.`,
+SIGQUIT, at once.
+
+Exit status: 0 after an orderly end, 1 if it could not start or had to be ended before it was ready.`,
   )
   .action(async options => {
     const { archiverCommand } = await import('./archiver-command.ts')

@@ -1,3 +1,4 @@
+import { archiveModeOf } from '../archiver/archiver-gucs.ts'
 import type { Log } from '../contract/error-report.ts'
 import {
   findConfigurationFile,
@@ -26,7 +27,7 @@ export async function warnOfServerArchiver(dataDirectory: string, log: Log): Pro
   const settings = mergeSettings(fromFiles, fromCommandLine)
   const valueOf = (name: string) => settings.get(name)?.value ?? ''
 
-  if (!/^(on|always|t(r(ue?)?)?|y(es?)?|1)$/i.test(valueOf('archive_mode'))) {
+  if ((archiveModeOf(valueOf('archive_mode')) ?? 'off') === 'off') {
     log({
       level: 'WARNING',
       errmsg: `server with PID ${pid} has "archive_mode" off and makes no files to archive`,

@@ -45,7 +45,7 @@ export interface ArchiveServer {
   readonly data_directory: string
   /** What `pg_controldata` shows as "Database system identifier", in decimal; `undefined` where there is only a pg_wal. */
   readonly system_identifier: string | undefined
-  /** Bytes in a WAL segment; `undefined` where no segment and no control file tells. */
+  /** Bytes in a WAL segment; `undefined` where there is no segment that tells. */
   readonly wal_segment_size: number | undefined
   /** Version of this contract: grows by one when something is added. */
   readonly contract_version: 1

@@ -72,7 +72,7 @@ export function reportOf(thrown: unknown): ErrorReport {
     // Foreign code does not know our fields, but when it brings them under PostgreSQL's names they are welcome.
     const { errdetail, errhint } = thrown as { errdetail?: unknown; errhint?: unknown }
     return {
-      errmsg: thrown.message || thrown.name,
+      errmsg: messageOf(thrown),
       errdetail: typeof errdetail === 'string' ? errdetail : causesOf(thrown),
       errhint: typeof errhint === 'string' ? errhint : undefined,
     }
@@ -80,12 +80,20 @@ export function reportOf(thrown: unknown): ErrorReport {
   return { errmsg: `archive module threw a value that is not an error: ${describe(thrown)}` }
 }
 
+function messageOf(error: Error): string {
+  try {
+    return error.message || error.name
+  } catch {
+    return 'an error without a readable message'
+  }
+}
+
 const causesMax = 8 // a cause may point back at its own error
 
 function causesOf(error: Error): string | undefined {
   const texts: string[] = []
   for (let cause = error.cause; cause instanceof Error && texts.length < causesMax; cause = cause.cause) {
-    texts.push(cause.message)
+    texts.push(messageOf(cause))
   }
   return texts.length > 0 ? `Caused by: ${texts.join(': ')}` : undefined
 }

@@ -31,16 +31,28 @@ export interface ArchiveServerOptions {
   log: Log
 }
 
+/** A module may come without a compiler, and what is no text could not be written to a log. */
+function asTexts({ errmsg, errdetail, errhint, errcode }: ErrorReport): ErrorReport {
+  const text = (value: unknown) => (value === undefined || value === null ? undefined : String(value))
+  return {
+    errmsg: text(errmsg) ?? 'missing error text',
+    errdetail: text(errdetail),
+    errhint: text(errhint),
+    errcode: text(errcode),
+  }
+}
+
 /** Makes what a module gets as the argument of `_PG_archive_module_init`. */
 export function createArchiveServer(options: ArchiveServerOptions): ArchiveServerHandle {
   const { facts, gucs, registerWorker, log } = options
   let checkErrdetail: string | undefined
   let ending: ReportedError | undefined
 
-  const ereport = ((level: AnyLevel, report: ErrorReport) => {
+  const ereport = ((level: AnyLevel, given: ErrorReport) => {
     if (!logLevels.includes(level)) {
       throw new ReportedError('ERROR', { errmsg: `unrecognized error level "${level}"` })
     }
+    const report = asTexts(given)
     if (level !== 'ERROR' && level !== 'FATAL' && level !== 'PANIC') {
       log({ ...report, level })
       return

@@ -57,16 +57,34 @@ export class ModuleHost {
 
   /** One attempt. Rejects only when the process has to end: after FATAL or PANIC. */
   async archiveFile(file: string, path: string, signal: AbortSignal): Promise<boolean> {
+    // A signal for each attempt, so that what a module leaves on it goes when the attempt ends.
+    const attempt = new AbortController()
+    const abort = () => attempt.abort()
+    if (signal.aborted) abort()
+    signal.addEventListener('abort', abort, { once: true })
     try {
-      const answer: unknown = await this.#callbacks.archive_file_cb(this.#state, file, path, { signal })
+      const context = { signal: attempt.signal }
+      const answer: unknown = await this.#callbacks.archive_file_cb(this.#state, file, path, context)
       this.#server.throwIfEnding()
+      if (typeof answer !== 'boolean') this.#tellWrongAnswer(file, answer)
       return answer === true
     } catch (thrown) {
       this.#server.throwIfEnding()
       if (thrown instanceof ReportedError && thrown.level !== 'ERROR') throw thrown
       this.#log({ level: 'ERROR', ...reportOf(thrown) })
       return false
+    } finally {
+      signal.removeEventListener('abort', abort)
     }
+  }
+
+  /** A forgotten `return` or `await` is the commonest mistake of all, and would otherwise be seen nowhere. */
+  #tellWrongAnswer(file: string, answer: unknown): void {
+    this.#log({
+      level: 'WARNING',
+      errmsg: `archive module answered ${describeAnswer(answer)} for file "${file}"`,
+      errhint: 'Only true means that it is archived.',
+    })
   }
 
   /** Calls `shutdown_cb`. Resolves with false, after having logged why, when that failed. */
@@ -79,6 +97,10 @@ export class ModuleHost {
       return false
     }
   }
+}
+
+function describeAnswer(answer: unknown): string {
+  return answer === undefined || answer === null ? String(answer) : `a ${typeof answer}`
 }
 
 /** Where PostgreSQL has no handler, an ERROR becomes FATAL; so it does here. */

@@ -14,7 +14,7 @@ import { createHash } from 'node:crypto'
 import type { ArchiveModuleInit } from '../contract/archive-module.ts'
 import type { ArchiveServer } from '../contract/archive-server.ts'
 import { ReportedError } from '../contract/error-report.ts'
-import type { Files, OpenFile } from '../system/files.ts'
+import type { FileStatus, Files, OpenFile } from '../system/files.ts'
 import { couldNot } from '../system/system-error.ts'
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../system/write-durably.ts'
 
@@ -52,13 +52,7 @@ export function basicArchive({
     })
     server.MarkGUCPrefixReserved('basic_archive')
 
-    // Two servers may archive to one directory. One archiver runs for each data directory, so this tells them apart,
-    // and an attempt finds the leftover of an earlier one that was killed.
-    const owner = createHash('sha256')
-      .update(`${hostName}\0${server.data_directory}`)
-      .digest('hex')
-      .slice(0, 16)
-    const archive = new ArchiveDirectory({ files, server, owner, isRoot, copyBufferBytes })
+    const archive = new ArchiveDirectory({ files, server, hostName, isRoot, copyBufferBytes })
 
     return {
       check_configured_cb: () => {
@@ -82,8 +76,7 @@ function absolute(server: ArchiveServer, directory: string): string {
 interface ArchiveDirectoryOptions {
   files: Files
   server: ArchiveServer
-  /** Part of the names of temporary files. */
-  owner: string
+  hostName: string
   isRoot: boolean
   copyBufferBytes: number
 }
@@ -91,7 +84,7 @@ interface ArchiveDirectoryOptions {
 class ArchiveDirectory {
   readonly #files: Files
   readonly #server: ArchiveServer
-  readonly #owner: string
+  readonly #hostName: string
   readonly #isRoot: boolean
   readonly #copyBufferBytes: number
   /**
@@ -100,11 +93,11 @@ class ArchiveDirectory {
    */
   readonly #distrusted = new Set<string>()
 
-  constructor({ files, server, owner, isRoot, copyBufferBytes }: ArchiveDirectoryOptions) {
+  constructor({ files, server, hostName, isRoot, copyBufferBytes }: ArchiveDirectoryOptions) {
     this.#isRoot = isRoot
     this.#files = files
     this.#server = server
-    this.#owner = owner
+    this.#hostName = hostName
     this.#copyBufferBytes = copyBufferBytes
   }
 
@@ -131,6 +124,7 @@ class ArchiveDirectory {
   /** A file of this name is there: success if it has the same content and is durable, ERROR otherwise. */
   async #acceptExisting(file: string, path: string, directory: string): Promise<void> {
     const destination = `${directory}/${file}`
+    await this.#refuseSourceItself(path, destination)
     await using source = await open(this.#files, path)
     await using existing = await open(this.#files, destination)
     if (!(await haveSameContent(source, existing, this.#copyBufferBytes))) {
@@ -138,7 +132,8 @@ class ArchiveDirectory {
     }
     const errmsg = `archive file "${destination}" already exists with identical contents`
     this.#server.ereport('DEBUG3', { errmsg })
-    await removeLeftovers(this.#files, this.#place(file, directory))
+    const cluster = await this.#cluster()
+    await removeLeftovers(this.#files, this.#place(file, directory, cluster))
     if (this.#distrusted.has(destination)) {
       await this.#write(file, path, directory, { replace: true })
       return
@@ -148,9 +143,18 @@ class ArchiveDirectory {
     await this.#files.syncDirectory(directory).catch(couldNot(`fsync file "${directory}"`))
   }
 
+  /** A hard link to the WAL file, or an archive directory that leads to pg_wal: the server will recycle it. */
+  async #refuseSourceItself(path: string, destination: string): Promise<void> {
+    const source = await this.#files.stat(path).catch(couldNot(`stat file "${path}"`))
+    const existing = await this.#files.stat(destination).catch(couldNot(`stat file "${destination}"`))
+    if (source.device !== existing.device || source.inode !== existing.inode) return
+    const errmsg = `archive file "${destination}" is the write-ahead log file itself, not a copy`
+    throw new ReportedError('ERROR', { errmsg })
+  }
+
   async #write(file: string, path: string, directory: string, how: { replace: boolean }) {
-    const place = this.#place(file, directory)
-    const cluster = await this.#files.stat(this.#server.data_directory)
+    const cluster = await this.#cluster()
+    const place = this.#place(file, directory, cluster)
     await using source = await open(this.#files, path)
     return await writeDurably(this.#files, {
       ...place,
@@ -162,8 +166,20 @@ class ArchiveDirectory {
     })
   }
 
-  #place(file: string, directory: string): WritePlace {
-    return { directory, name: file, temporaryName: `archtemp.${file}.${this.#owner}` }
+  #cluster(): Promise<FileStatus> {
+    const path = this.#server.data_directory
+    return this.#files.stat(path).catch(couldNot(`stat file "${path}"`))
+  }
+
+  /**
+   * Other servers may archive to the same directory, and an attempt has to find the leftover of an earlier one that was
+   * killed. So the temporary name tells clusters and machines apart, and is the same each time.
+   */
+  #place(file: string, directory: string, { device, inode }: FileStatus): WritePlace {
+    const { system_identifier, data_directory } = this.#server
+    const writer = [this.#hostName, system_identifier, data_directory, device, inode].join('\0')
+    const owner = createHash('sha256').update(writer).digest('hex').slice(0, 16)
+    return { directory, name: file, temporaryName: `archtemp.${file}.${owner}` }
   }
 }
 

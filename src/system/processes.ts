@@ -11,7 +11,7 @@ export interface Processes {
 
 export interface ShellOptions {
   cwd: string
-  /** When aborted, the command and what it started are asked to end (SIGTERM), and killed five seconds later. */
+  /** When aborted, the command and what it started are asked to end (SIGTERM), and killed half a second later. */
   signal?: AbortSignal
 }
 

@@ -18,8 +18,8 @@ export const realLocks: Locks = {
         await file.close()
         return undefined
       }
-      await file.truncate()
-      await file.write(owner, 0)
+      // For people to read. A full disk prevents it, which is when an archiver is needed most.
+      await writeOwner(file, owner).catch(() => undefined)
       return new FlockedFile(file)
     } catch (thrown) {
       await file.close()
@@ -40,6 +40,11 @@ export const realLocks: Locks = {
       await file.close()
     }
   },
+}
+
+async function writeOwner(file: FileHandle, owner: string): Promise<void> {
+  await file.truncate()
+  await file.write(owner, 0)
 }
 
 class FlockedFile implements Lock {

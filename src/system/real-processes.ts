@@ -25,7 +25,8 @@ export function createRealProcesses({ setpriv = findSetpriv } = {}): Processes {
 
 export const realProcesses: Processes = createRealProcesses()
 
-const terminationPatienceMs = 5_000
+// Less than the supervisor waits before it kills the process that waits for this.
+const terminationPatienceMs = 500
 
 function runShell(
   command: string,

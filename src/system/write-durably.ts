@@ -6,7 +6,7 @@ export interface WritePlace {
   directory: string
   /** The final name in `directory`. */
   name: string
-  /** A name in `directory` that nobody else uses, ever. What stands there is a leftover of ours and is removed. */
+  /** A name in `directory` that nobody else uses. What stands there is taken for a leftover of ours and removed. */
   temporaryName: string
 }
 
@@ -32,26 +32,31 @@ export interface DurableWrite extends WritePlace {
 export async function writeDurably(files: Files, target: DurableWrite): Promise<'written' | 'exists'> {
   const temporary = temporaryPath(target)
   const final = `${target.directory}/${target.name}`
+  // Open until the end, because the number of an inode that nobody holds may be given to another file.
+  await using file = await createAnew(files, temporary, target.mode)
+  let own: Identity | undefined
   try {
-    const identity = await writeSynced(files, temporary, target)
+    own = await file.stat().catch(couldNot(`stat file "${temporary}"`))
+    await writeSynced(file, temporary, target)
+    await requireOwn(files, temporary, own)
     if (target.replace) {
       await files.rename(temporary, final).catch(couldNot(`rename file "${temporary}" to "${final}"`))
-    } else if (!(await linkUnlessTaken(files, target, identity))) {
+    } else if (!(await linkUnlessTaken(files, target, own))) {
       return 'exists'
     }
-    await removeLeftover(files, temporary)
+    await requireOwn(files, final, own)
+    await removeOwn(files, temporary, own)
     await files.syncDirectory(target.directory).catch(couldNot(`fsync file "${target.directory}"`))
     return 'written'
   } finally {
     // Also the way out of every failure. What the first failure was matters more than why tidying up failed.
-    await removeLeftover(files, temporary).catch(() => undefined)
+    await removeOwn(files, temporary, own).catch(() => undefined)
   }
 }
 
 type Identity = { device: bigint; inode: bigint }
 
-async function writeSynced(files: Files, path: string, target: DurableWrite): Promise<Identity> {
-  await using file = await createAnew(files, path, target.mode)
+async function writeSynced(file: OpenFile, path: string, target: DurableWrite): Promise<void> {
   if (target.owner !== undefined) {
     await file
       .changeOwner(target.owner.uid, target.owner.gid)
@@ -59,7 +64,31 @@ async function writeSynced(files: Files, path: string, target: DurableWrite): Pr
   }
   await target.write(file).catch(couldNot(`write to file "${path}"`))
   await file.sync().catch(couldNot(`fsync file "${path}"`))
-  return await file.stat().catch(couldNot(`stat file "${path}"`))
+}
+
+/**
+ * Link and rename go by name. Should somebody else use our temporary name after all, as two containers with one host
+ * name and one path might, then what has got the final name is theirs, and perhaps half of it: nothing was written.
+ */
+async function requireOwn(files: Files, path: string, own: Identity): Promise<void> {
+  const there = await files.stat(path).catch(couldNot(`stat file "${path}"`))
+  if (isSameFile(there, own)) return
+  throw new Error(`file "${path}" was replaced by somebody else while it was being written`)
+}
+
+/** Removes the temporary file, unless somebody else has put another one in its place. */
+async function removeOwn(files: Files, path: string, own: Identity | undefined): Promise<void> {
+  try {
+    const there = await files.stat(path).catch(() => undefined)
+    // Where it cannot be told, it is ours but for a strange coincidence, which the other one would survive.
+    if (own === undefined || there === undefined || isSameFile(there, own)) await files.unlink(path)
+  } catch (thrown) {
+    if (!isMissing(thrown)) couldNot(`remove file "${path}"`)(thrown)
+  }
+}
+
+function isSameFile(a: Identity, b: Identity): boolean {
+  return a.device === b.device && a.inode === b.inode
 }
 
 async function createAnew(files: Files, path: string, mode: number): Promise<OpenFile> {
@@ -84,7 +113,7 @@ async function linkUnlessTaken(files: Files, target: DurableWrite, own: Identity
     if (code !== 'EEXIST') return couldNot(`link file "${from}" to "${to}"`)(thrown)
     // NFS may repeat a request whose answer was lost, and then refuse its own success.
     const there = await files.stat(to).catch(couldNot(`stat file "${to}"`))
-    return there.device === own.device && there.inode === own.inode
+    return isSameFile(there, own)
   }
 }
 
