@@ -82,9 +82,9 @@ function readFromServer(type: string, reader: FrameReader): FromServer {
       }
       return {
         type: 'hello',
-        serverVersionNum: reader.int32(),
-        walSegmentSize: reader.int32(),
-        walPageMagic: reader.int32(),
+        serverVersionNum: inRange('server version', reader.int32(), 150_000, int32Max),
+        walSegmentSize: segmentSize(reader.int32()),
+        walPageMagic: inRange('WAL page magic', reader.int32(), 0, 0xffff),
         systemIdentifier: reader.string(),
         dataDirectory: reader.string(),
         dynamicLibraryPath: reader.string(),
@@ -95,19 +95,19 @@ function readFromServer(type: string, reader: FrameReader): FromServer {
     case 'S':
       return { type: 'settings', ...readSettings(reader) }
     case 'C':
-      return { type: 'check', request: reader.int32() }
+      return { type: 'check', request: requestNumber(reader.int32()) }
     case 'A':
       return {
         type: 'archive',
-        request: reader.int32(),
-        timeoutMs: reader.int32(),
-        file: reader.string(),
-        path: reader.string(),
+        request: requestNumber(reader.int32()),
+        timeoutMs: inRange('time', reader.int32(), 0, int32Max),
+        file: archiveFile(reader.string()),
+        path: absolutePath(reader.string()),
       }
     case 'P':
       return { type: 'ping' }
     case 'Q':
-      return { type: 'quit', timeoutMs: reader.int32() }
+      return { type: 'quit', timeoutMs: inRange('time', reader.int32(), 0, int32Max) }
     default:
       throw new ProtocolError(`frames of type ${JSON.stringify(type)} do not exist`)
   }
@@ -118,7 +118,41 @@ function readSettings(reader: FrameReader): ServerSettings {
   if (count < 0 || count > settingsMax) throw new ProtocolError(`${count} settings are not possible`)
   const settings: ServerSetting[] = []
   for (let i = 0; i < count; i++) settings.push({ name: reader.string(), value: reader.string() })
-  return { settings, configFile: reader.string(), archiveAhead: reader.int32(), memoryLimit: reader.int32() }
+  return {
+    settings,
+    configFile: reader.string(),
+    archiveAhead: inRange('number of files ahead', reader.int32(), 1, 64),
+    memoryLimit: inRange('memory limit', reader.int32(), 0, int32Max),
+  }
+}
+
+const int32Max = 2_147_483_647
+const segmentSizeMin = 1024 * 1024
+const segmentSizeMax = 1024 * 1024 * 1024
+
+function inRange(what: string, value: number, min: number, max: number): number {
+  if (value < min || value > max) throw new ProtocolError(`${value} is not possible as ${what}`)
+  return value
+}
+
+const requestNumber = (value: number) => inRange('request number', value, 1, int32Max)
+
+function segmentSize(bytes: number): number {
+  inRange('segment size', bytes, segmentSizeMin, segmentSizeMax)
+  if ((bytes & (bytes - 1)) !== 0) throw new ProtocolError(`${bytes} is not possible as segment size`)
+  return bytes
+}
+
+// The server archives what has a .ready file, by its own rule for names: at most 40 of these characters.
+function archiveFile(name: string): string {
+  if (!/^[0-9A-F.historybackuppartial]{16,40}$/.test(name))
+    throw new ProtocolError(`"${name}" is not the name of a file to archive`)
+  return name
+}
+
+function absolutePath(text: string): string {
+  if (!text.startsWith('/')) throw new ProtocolError(`"${text}" is not an absolute path`)
+  return text
 }
 
 export function encodeToServer(message: ToServer): Buffer {

@@ -15,9 +15,11 @@
  */
 #include "pg_compat.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -54,6 +56,9 @@ PG_MODULE_MAGIC;
 #define RESTART_DELAY_MAX_MS	10000
 /* Settings that user modules may declare during the life of an archiver. */
 #define DECLARED_SETTINGS_MAX	256
+#define RESERVED_PREFIXES_MAX	64
+/* Bytes of one declaration, which stays for the life of an archiver. */
+#define DECLARATION_BYTES_MAX	(16 * 1024)
 
 /* Types of frames, named after what they say. */
 #define FRAME_HELLO			'H'
@@ -97,6 +102,9 @@ typedef struct DeclaredSetting
 static DeclaredSetting *declared_settings[DECLARED_SETTINGS_MAX];
 static int	declared_settings_count = 0;
 
+static char *reserved_prefixes[RESERVED_PREFIXES_MAX];
+static int	reserved_prefixes_count = 0;
+
 /*
  * The process is absent (pid 0), starting (started, not ready) or ready.  It
  * becomes absent by its own end, by ours, and when it breaks the protocol.
@@ -109,7 +117,9 @@ static struct
 	char	   *module;			/* that it was started with */
 	TimestampTz settings_sent;	/* PgReloadTime of the settings that it has */
 	TimestampTz start_deadline;
-} node = {0, -1, false, NULL, 0, 0};
+	int32		requests_before;	/* the last one that it was not asked */
+	bool		broke_protocol;
+} node = {0, -1, false, NULL, 0, 0, 0, false};
 
 static FrameBuffer incoming;
 static FrameBuffer outgoing;
@@ -124,6 +134,7 @@ static bool restart_archiver = false;
 /* What the request that is being waited for was answered. */
 static struct
 {
+	char		expected;		/* type of the frame that answers, or 0 */
 	int32		request;
 	bool		is_answered;
 	bool		value;
@@ -254,9 +265,10 @@ report(int level, const char *sqlstate, const char *message, const char *detail,
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	if (level < ERROR)
+	/* While the archiver ends, the server makes a FATAL of every ERROR, and ends shutdown_cb with it. */
+	if (level < ERROR || proc_exit_inprogress)
 	{
-		report_text(level, sqlstate, message, detail, hint);
+		report_text(level < ERROR ? level : WARNING, sqlstate, message, detail, hint);
 		return;
 	}
 	PG_TRY();
@@ -306,7 +318,7 @@ describe_end(int status, char *text, size_t size)
 static void
 node_forget(void)
 {
-	if (!node.is_ready)
+	if (!node.is_ready || node.broke_protocol)
 	{
 		restart_delay_ms = Min(Max(restart_delay_ms * 2, RESTART_DELAY_MIN_MS),
 							   RESTART_DELAY_MAX_MS);
@@ -488,6 +500,8 @@ node_start(void)
 		return;
 	}
 	incoming.used = 0;
+	node.requests_before = last_request;
+	node.broke_protocol = false;
 	(void) send_hello();
 }
 
@@ -502,6 +516,7 @@ keep(const char *text)
 	return MemoryContextStrdup(TopMemoryContext, text);
 }
 
+/* The flags of all names, or -1 when one is not known. */
 static int
 flags_of(const char *names)
 {
@@ -524,26 +539,82 @@ flags_of(const char *names)
 	for (const char *name = names; *name;)
 	{
 		size_t		length = strcspn(name, " ");
+		int			i = 0;
 
-		for (int i = 0; i < (int) lengthof(flags); i++)
-			if (strlen(flags[i].name) == length && strncmp(flags[i].name, name, length) == 0)
-				result |= flags[i].flag;
+		while (i < (int) lengthof(flags) &&
+			   (strlen(flags[i].name) != length || strncmp(flags[i].name, name, length) != 0))
+			i++;
+		if (i == (int) lengthof(flags))
+			return -1;
+		result |= flags[i].flag;
 		name += length;
 		name += strspn(name, " ");
 	}
 	return result;
 }
 
-static GucContext
+/* The context of that name, or -1.  A setting that needs a restart cannot be made in a running server. */
+static int
 context_of(const char *name)
 {
+	if (strcmp(name, "PGC_SIGHUP") == 0)
+		return PGC_SIGHUP;
 	if (strcmp(name, "PGC_SUSET") == 0)
 		return PGC_SUSET;
 	if (strcmp(name, "PGC_USERSET") == 0)
 		return PGC_USERSET;
 	if (strcmp(name, "PGC_INTERNAL") == 0)
 		return PGC_INTERNAL;
-	return PGC_SIGHUP;
+	return -1;
+}
+
+/* One part of the name of a setting, by the server's rule for those that it takes from a file. */
+static bool
+is_identifier(const char *text, size_t length)
+{
+	if (length == 0 || length >= NAMEDATALEN || isdigit((unsigned char) text[0]) || text[0] == '$')
+		return false;
+	for (size_t i = 0; i < length; i++)
+		if (!isalnum((unsigned char) text[i]) && text[i] != '_' && text[i] != '$' &&
+			!IS_HIGHBIT_SET(text[i]))
+			return false;
+	return true;
+}
+
+/* A prefix and a name. */
+static bool
+is_setting_name(const char *name)
+{
+	const char *dot = strchr(name, '.');
+
+	return dot != NULL && is_identifier(name, dot - name) && is_identifier(dot + 1, strlen(dot + 1)) &&
+		pg_strncasecmp(name, "pgarchivist.", strlen("pgarchivist.")) != 0;
+}
+
+/* A number, whole or not, without anything behind it. */
+static bool
+read_number(const char *text, double *number)
+{
+	char	   *end;
+
+	*number = strtod(text, &end);
+	return end != text && *end == '\0' && !isnan(*number) && !isinf(*number);
+}
+
+/* The server only asserts what is checked here. */
+static bool
+is_in_range(const char *kind, const char *boot, const char *min, const char *max)
+{
+	double		number;
+	double		lowest;
+	double		highest;
+
+	if (!read_number(boot, &number) || !read_number(min, &lowest) || !read_number(max, &highest) ||
+		number < lowest || number > highest)
+		return false;
+	return strcmp(kind, "real") == 0 ||
+		(lowest >= PG_INT32_MIN && highest <= PG_INT32_MAX && rint(number) == number &&
+		 rint(lowest) == lowest && rint(highest) == highest);
 }
 
 /* Makes a real setting of what the frame describes.  May raise an ERROR. */
@@ -554,7 +625,7 @@ define_setting(DeclaredSetting *setting, FrameReader *reader)
 	char	   *name = keep(frame_read_string(reader));
 	char	   *short_desc = keep(frame_read_string(reader));
 	char	   *long_desc = keep(frame_read_string(reader));
-	GucContext	context = context_of(frame_read_string(reader));
+	GucContext	context = (GucContext) context_of(frame_read_string(reader));
 	int			flags = flags_of(frame_read_string(reader));
 	const char *boot = keep(frame_read_string(reader));
 	double		min = atof(frame_read_string(reader));
@@ -592,22 +663,48 @@ define_setting(DeclaredSetting *setting, FrameReader *reader)
 								   boot, context, flags, NULL, NULL, NULL);
 }
 
-/* Reads a declaration to its end without acting on it.  Is it whole? */
+/* Reads a declaration to its end without acting on it.  Is it one that the server can take? */
 static bool
-declaration_is_whole(FrameReader reader, const char **name)
+declaration_is_valid(FrameReader reader, const char **name)
 {
 	const char *kind = frame_read_string(&reader);
+	const char *context;
+	const char *flags;
+	const char *boot;
+	const char *min;
+	const char *max;
 	int			options;
+	bool		is_number = strcmp(kind, "int") == 0 || strcmp(kind, "real") == 0;
+	bool		is_enum = strcmp(kind, "enum") == 0;
+	bool		is_boot_value_an_option = false;
 
+	if (reader.end - reader.at > DECLARATION_BYTES_MAX)
+		return false;
 	*name = frame_read_string(&reader);
-	for (int field = 0; field < 7; field++)
-		(void) frame_read_string(&reader);
+	(void) frame_read_string(&reader);	/* short description */
+	(void) frame_read_string(&reader);	/* long description */
+	context = frame_read_string(&reader);
+	flags = frame_read_string(&reader);
+	boot = frame_read_string(&reader);
+	min = frame_read_string(&reader);
+	max = frame_read_string(&reader);
 	options = frame_read_int32(&reader);
-	if (options < 0 || options > 1000 || (options > 0) != (strcmp(kind, "enum") == 0))
+	if (options < 0 || options > 1000 || (options > 0) != is_enum)
 		return false;
 	for (int i = 0; i < options; i++)
-		(void) frame_read_string(&reader);
-	return frame_is_whole(&reader);
+		is_boot_value_an_option |= (strcmp(frame_read_string(&reader), boot) == 0);
+	if (!frame_is_whole(&reader) || !is_setting_name(*name) ||
+		context_of(context) < 0 || flags_of(flags) < 0)
+		return false;
+	if (is_number)
+		return is_in_range(kind, boot, min, max);
+	if (min[0] != '\0' || max[0] != '\0')
+		return false;
+	if (is_enum)
+		return is_boot_value_an_option;
+	if (strcmp(kind, "bool") == 0)
+		return strcmp(boot, "true") == 0 || strcmp(boot, "false") == 0;
+	return strcmp(kind, "string") == 0;
 }
 
 static const char *
@@ -629,14 +726,15 @@ declare_setting(FrameReader *reader)
 	DeclaredSetting *setting;
 	const char *name;
 
-	if (!declaration_is_whole(*reader, &name))
+	if (!declaration_is_valid(*reader, &name))
 		return false;
 	for (int i = 0; i < declared_settings_count; i++)
 	{
 		setting = declared_settings[i];
 		if (pg_strcasecmp(declared_name(setting), name) != 0)
 			continue;
-		if (setting->bytes != bytes || memcmp(setting->declaration, reader->at, bytes) != 0)
+		if (!restart_archiver &&
+			(setting->bytes != bytes || memcmp(setting->declaration, reader->at, bytes) != 0))
 		{
 			ereport(LOG,
 					(errmsg("restarting archiver process because declaration of \"%s\" was changed",
@@ -670,10 +768,20 @@ declare_setting(FrameReader *reader)
 	return true;
 }
 
-static void
+/* The server never forgets a reserved prefix, so there is a limit, and none is told to it twice. */
+static bool
 reserve_prefix(const char *prefix)
 {
 	MemoryContext context = CurrentMemoryContext;
+
+	if (!is_identifier(prefix, strlen(prefix)))
+		return false;
+	for (int i = 0; i < reserved_prefixes_count; i++)
+		if (strcmp(reserved_prefixes[i], prefix) == 0)
+			return true;
+	if (reserved_prefixes_count == RESERVED_PREFIXES_MAX)
+		return false;
+	reserved_prefixes[reserved_prefixes_count++] = keep(prefix);
 
 	PG_TRY();
 	{
@@ -687,6 +795,7 @@ reserve_prefix(const char *prefix)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	return true;
 }
 
 /*
@@ -708,6 +817,17 @@ handle_log(FrameReader *reader)
 	return true;
 }
 
+/* Was this process asked it?  Numbers start over at 1 after the highest. */
+static bool
+was_asked(int32 request)
+{
+	if (request <= 0)
+		return false;
+	if (node.requests_before <= last_request)
+		return request > node.requests_before && request <= last_request;
+	return request > node.requests_before || request <= last_request;
+}
+
 static bool
 handle_answer(char type, FrameReader *reader)
 {
@@ -715,20 +835,20 @@ handle_answer(char type, FrameReader *reader)
 	bool		value = frame_read_bool(reader);
 	const char *text = frame_read_string(reader);
 
-	if (!frame_is_whole(reader))
+	if (!frame_is_whole(reader) || !was_asked(request))
 		return false;
 	/* What was asked before and not waited for any longer is answered in vain. */
-	if (request != answer.request)
-		return request < answer.request && request > 0;
-	if (answer.is_answered)
+	if (request != answer.request || answer.expected == FRAME_PONG || answer.expected == 0)
+		return request != answer.request || !answer.is_answered;
+	if (answer.is_answered || type != answer.expected)
 		return false;
-	if (type == FRAME_ARCHIVED && (answer.file == NULL || strcmp(text, answer.file) != 0))
-		return false;
-	if (type == FRAME_CHECKED && answer.file != NULL)
+	if (type == FRAME_ARCHIVED && strcmp(text, answer.file) != 0)
 		return false;
 	snprintf(answer.detail, sizeof(answer.detail), "%s", text);
 	answer.value = value;
 	answer.is_answered = true;
+	/* One that only says that it is ready has not shown yet that it can be started at once. */
+	restart_delay_ms = 0;
 	return true;
 }
 
@@ -745,16 +865,12 @@ handle_frame(char type, FrameReader *reader)
 				!frame_is_whole(reader) || node.is_ready)
 				return false;
 			node.is_ready = true;
-			restart_delay_ms = 0;
 			return true;
 		case FRAME_DECLARE:
-			return declare_setting(reader);
+			return !proc_exit_inprogress && declare_setting(reader);
 		case FRAME_RESERVE:
 			prefix = frame_read_string(reader);
-			if (!frame_is_whole(reader) || prefix[0] == '\0')
-				return false;
-			reserve_prefix(prefix);
-			return true;
+			return frame_is_whole(reader) && !proc_exit_inprogress && reserve_prefix(prefix);
 		case FRAME_LOG:
 			return handle_log(reader);
 		case FRAME_CHECKED:
@@ -763,37 +879,42 @@ handle_frame(char type, FrameReader *reader)
 		case FRAME_PONG:
 			if (!frame_is_whole(reader))
 				return false;
-			answer.is_answered |= (answer.request == 0);
+			if (answer.expected == FRAME_PONG)
+				answer.expected = 0;
 			return true;
 		default:
 			return false;
 	}
 }
 
-/* Acts on all whole frames that have come. */
+/* Acts on all whole frames that have come, and keeps the beginning of the next. */
 static void
 handle_received(void)
 {
+	FrameBuffer rest = incoming;
 	char		type;
 	FrameReader payload;
 	size_t		bytes;
 
 	for (;;)
 	{
-		FrameState	state = frame_next(&incoming, &type, &payload, &bytes);
+		FrameState	state = frame_next(&rest, &type, &payload, &bytes);
 
 		if (state == FRAME_INCOMPLETE)
-			return;
+			break;
 		if (state == FRAME_INVALID || !handle_frame(type, &payload))
 		{
+			node.broke_protocol = true;
 			node_end("it does not keep to the protocol");
 			return;
 		}
 		if (node.pid == 0)
 			return;
-		incoming.used -= bytes;
-		memmove(incoming.data, incoming.data + bytes, incoming.used);
+		rest.data += bytes;
+		rest.used -= bytes;
 	}
+	memmove(incoming.data, rest.data, rest.used);
+	incoming.used = rest.used;
 }
 
 /* Waits for something to come, one slice at most, and acts on it. */
@@ -865,7 +986,11 @@ may_wait(TimestampTz deadline)
 	return ms_until(deadline) > 0;
 }
 
-/* Brings the process to where it can be asked.  False: not within the deadline. */
+/*
+ * Brings the process to where it can be asked.  One that has ended is started
+ * again and waited for.  One that cannot be started has said why; the attempt
+ * fails, and it is not tried again before a while has passed.
+ */
 static bool
 node_make_ready(TimestampTz deadline)
 {
@@ -873,10 +998,9 @@ node_make_ready(TimestampTz deadline)
 	{
 		if (node.pid == 0)
 		{
-			if (ms_until(next_start) <= 0)
-				node_start();
-			else
-				pg_usleep(Max(1, Min(ms_until(next_start), 100)) * 1000L);
+			if (ms_until(next_start) > 0)
+				return false;
+			node_start();
 		}
 		else if (ms_until(node.start_deadline) <= 0)
 			node_end("it has not started within \"pgarchivist.start_timeout\"");
@@ -894,16 +1018,15 @@ node_end_if_silent(void)
 {
 	TimestampTz deadline = deadline_in(PING_TIMEOUT_MS);
 
-	answer.request = 0;
-	answer.is_answered = false;
+	answer.expected = FRAME_PONG;
 	if (!frame_begin(&outgoing, FRAME_PING) || !node_send(deadline))
 		return;
-	while (node.pid != 0 && !answer.is_answered && ms_until(deadline) > 0)
+	while (node.pid != 0 && answer.expected == FRAME_PONG && ms_until(deadline) > 0)
 	{
 		receive(deadline);
 		CHECK_FOR_INTERRUPTS();
 	}
-	if (node.pid != 0 && !answer.is_answered)
+	if (node.pid != 0 && answer.expected == FRAME_PONG)
 		node_end("it does not answer");
 }
 
@@ -911,14 +1034,22 @@ node_end_if_silent(void)
 static bool
 ask(TimestampTz deadline, const char *file)
 {
+	answer.expected = file ? FRAME_ARCHIVED : FRAME_CHECKED;
 	answer.request = last_request;
 	answer.is_answered = false;
 	answer.file = file;
 	answer.detail[0] = '\0';
 	if (!node_send(deadline))
+	{
+		answer.expected = 0;
+		answer.file = NULL;
 		return false;
+	}
 	while (node.pid != 0 && !answer.is_answered && may_wait(deadline))
 		receive(stop_deadline == 0 ? deadline : Min(deadline, stop_deadline));
+	/* The name is the caller's. */
+	answer.expected = 0;
+	answer.file = NULL;
 	return node.pid != 0 && answer.is_answered;
 }
 
@@ -1044,7 +1175,7 @@ archive_shutdown(ARCHIVE_CALLBACK_STATE)
 
 	if (pid == 0)
 		return;
-	answer.request = 0;
+	answer.expected = 0;
 	if (frame_begin(&outgoing, FRAME_QUIT) &&
 		frame_put_int32(&outgoing, SHUTDOWN_TIMEOUT_MS) &&
 		node_send(deadline))
