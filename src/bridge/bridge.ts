@@ -9,6 +9,10 @@ const mebibyte = 1024 * 1024
 // A module thread that does not take a message within this time after its call's time has ended is blocked.
 const blockedAfterMs = 2_000
 
+// What the server's archiver makes before it turns to something else. An attempt joins the one before it that has not
+// ended, so a module that has forgotten a file for good would keep it from being archived for ever.
+const unansweredAttemptsMax = 3
+
 // The server reads only while it waits. What a module says in a call that it takes no part in must not fill our memory.
 const unsentBytesMax = 1024 * 1024
 
@@ -26,6 +30,8 @@ export interface BridgeOptions {
   exit(status: 0 | 1): void
 }
 
+type ArchiveRequest = Extract<FromServer, { type: 'archive' }>
+
 /**
  * The thread that serves the channel. It runs nothing of the module, so that it always answers: it passes requests to
  * the thread of the module and answers back, and ends the process when that thread is blocked or the process has grown
@@ -36,6 +42,8 @@ export class Bridge {
   readonly #splitter = new FrameSplitter()
   /** Requests that have not been answered, and what ends the watch over each. While there are some, the server listens. */
   readonly #open = new Map<number, AbortController>()
+  /** Attempts in a row that got no answer in their time, by file. */
+  readonly #unanswered = new Map<string, number>()
   #isStarting = true
   #memoryLimitBytes = 0
   #dropped = 0
@@ -61,6 +69,7 @@ export class Bridge {
     if (message.type === 'log') return this.#log(message.message)
     if (message.type === 'ready') this.#isStarting = false
     if (message.type === 'checked' || message.type === 'archived') this.#close(message.request)
+    if (message.type === 'archived') this.#unanswered.delete(message.file)
     this.#write(message)
   }
 
@@ -97,7 +106,7 @@ export class Bridge {
       case 'archive': {
         const answered = new AbortController()
         this.#open.set(message.request, answered)
-        void this.#watchCall(message.request, message.timeoutMs, answered.signal)
+        void this.#watchCall(message, answered.signal)
         break
       }
       case 'quit':
@@ -109,13 +118,18 @@ export class Bridge {
   }
 
   /** When the time of a call has ended, is it waiting for something, or does it hold its thread? */
-  async #watchCall(request: number, timeoutMs: number, answered: AbortSignal): Promise<void> {
+  async #watchCall({ request, timeoutMs, file }: ArchiveRequest, answered: AbortSignal): Promise<void> {
     const { clock, moduleThread, exit } = this.#options
     await clock.sleep(timeoutMs, answered)
     if (answered.aborted) return
     this.#close(request) // the server does not wait for it any longer
-    if (await resolvesWithin(blockedAfterMs, moduleThread.isAlive(), clock)) return
-    this.#log({ level: 'WARNING', errmsg: 'archive module blocks its thread and is started again' })
+    const attempts = (this.#unanswered.get(file) ?? 0) + 1
+    this.#unanswered.set(file, attempts)
+    if (await resolvesWithin(blockedAfterMs, moduleThread.isAlive(), clock)) {
+      if (attempts < unansweredAttemptsMax || !this.#unanswered.has(file)) return
+      const errmsg = `archive module has not answered for "${file}" in ${attempts} attempts and is started again`
+      this.#log({ level: 'WARNING', errmsg })
+    } else this.#log({ level: 'WARNING', errmsg: 'archive module blocks its thread and is started again' })
     exit(1)
   }
 

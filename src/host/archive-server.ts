@@ -33,7 +33,10 @@ export interface ArchiveServerOptions {
 
 /** A module may come without a compiler, and what is no text could not be written to a log. */
 function asTexts({ errmsg, errdetail, errhint, errcode }: ErrorReport): ErrorReport {
-  const text = (value: unknown) => (value === undefined || value === null ? undefined : String(value))
+  const text = (value: unknown): string | undefined => {
+    if (value === undefined || value === null) return undefined
+    return typeof value === 'string' ? value : (JSON.stringify(value) ?? typeof value)
+  }
   return {
     errmsg: text(errmsg) ?? 'missing error text',
     errdetail: text(errdetail),

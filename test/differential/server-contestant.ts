@@ -32,7 +32,7 @@ export class ServerContestant implements Contestant {
   readonly countsLastCycle: boolean
   readonly #log: LogFile
 
-  private constructor(name: string, server: PostgresServer, archiveDirectory: string) {
+  protected constructor(name: string, server: PostgresServer, archiveDirectory: string) {
     this.name = name
     this.server = server
     this.archiveDirectory = archiveDirectory

@@ -126,6 +126,8 @@ static FrameBuffer outgoing;
 static MemoryContext callback_context;
 
 static int32 last_request = 0;
+/* Did the module answer when it was asked whether it is configured, before this attempt? */
+static bool is_checked = false;
 static int	restart_delay_ms = 0;
 static TimestampTz next_start = 0;
 static TimestampTz stop_deadline = 0;
@@ -424,7 +426,13 @@ put_settings(void)
 
 		if (!is_custom(settings[i]))
 			continue;
-		value = GetConfigOptionByName(settings[i]->name, NULL, true);
+
+		/*
+		 * Not GetConfigOptionByName(): for a setting that not everybody may
+		 * see it asks for the privileges of the user, which takes a
+		 * database, and the archiver has none.
+		 */
+		value = GetConfigOption(settings[i]->name, true, false);
 		fits = frame_put_string(&outgoing, settings[i]->name) &&
 			frame_put_string(&outgoing, value ? value : "");
 	}
@@ -1116,13 +1124,27 @@ archive_configured(ARCHIVE_CALLBACK_STATE)
 	if (restart_archiver)
 		proc_exit(0);
 
-	if (node_make_ready(deadline))
+	/* One that has ended since the last file is replaced; one that ends because of the question is not asked again. */
+	is_checked = false;
+	for (int tries = 0; tries < 2 && !is_checked && node_make_ready(deadline); tries++)
 	{
 		next_request();
 		if (frame_begin(&outgoing, FRAME_CHECK) &&
 			frame_put_int32(&outgoing, last_request) &&
 			ask(deadline, NULL))
+		{
 			is_configured = answer.value;
+			is_checked = true;
+		}
+		else if (node.pid != 0)
+		{
+			/* Its thread that serves the channel answers always, unless it is stopped. */
+			if (ms_until(deadline) <= 0)
+				node_end_if_silent();
+			if (node.pid != 0 && ms_until(deadline) <= 0)
+				node_end("it has not answered \"check_configured_cb\" within \"pgarchivist.start_timeout\"");
+			break;
+		}
 	}
 	if (!is_configured && answer.detail[0] != '\0')
 		arch_module_check_errdetail("%s", answer.detail);
@@ -1140,7 +1162,8 @@ archive_file(ARCHIVE_CALLBACK_STATE_AND const char *file, const char *path)
 
 	begin_callback(&before);
 	absolute_path = psprintf("%s/%s", DataDir, path);
-	if (node_make_ready(deadline))
+	/* A module that could not say whether it is configured is given nothing. */
+	if (is_checked && node_make_ready(deadline))
 	{
 		next_request();
 		if (!frame_begin(&outgoing, FRAME_ARCHIVE) ||
