@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { Client } from 'pg'
-import { type PostgresServer, startPostgres } from '../support/postgresql-server.ts'
+import { type PostgresOptions, type PostgresServer, startPostgres } from '../support/postgresql-server.ts'
 import { buildServerLibrary } from '../support/server-library.ts'
 import {
   giveAway,
@@ -39,14 +39,21 @@ export interface BridgedServerOptions {
   library?: string
   /** Last part of the path of the data directory. */
   dataName?: string
+  /** Of the server's end: short ones unless it says otherwise, so that a test need not wait. */
+  timeouts?: 'short' | 'default'
+  /** How to start the server, if not in the usual way. */
+  startServer?: (options: PostgresOptions) => Promise<PostgresServer>
 }
 
-// Nothing but the test ends a segment, and every wait of the server's end is short.
+// Nothing but the test ends a segment.
 const quietSettings = {
   archive_mode: 'on',
   autovacuum: 'off',
   checkpoint_timeout: '1h',
   log_line_prefix: '%b [%p] ',
+}
+
+const shortTimeouts = {
   'pgarchivist.file_timeout': '1s',
   'pgarchivist.start_timeout': '5s',
   'pgarchivist.stop_timeout': '1s',
@@ -106,7 +113,7 @@ export class BridgedServer implements AsyncDisposable {
   }
 
   static async start(options: BridgedServerOptions): Promise<BridgedServer> {
-    const { major, settings, dataName = 'data' } = options
+    const { major, settings, dataName = 'data', startServer = startPostgres } = options
     const library = options.library ?? (await buildServerLibrary(major))
     const directory = await temporaryDirectory()
     try {
@@ -121,10 +128,15 @@ export class BridgedServer implements AsyncDisposable {
       const dataDirectory = join(root, dataName)
       await run('cp', ['-a', join((await templateOf(major)).path, 'data'), dataDirectory])
       const ours = { archive_library: library, 'pgarchivist.module': module }
-      const postgres = await startPostgres({
+      const postgres = await startServer({
         major,
         dataDirectory,
-        settings: { ...quietSettings, ...ours, ...settings },
+        settings: {
+          ...quietSettings,
+          ...(options.timeouts === 'default' ? {} : shortTimeouts),
+          ...ours,
+          ...settings,
+        },
       })
       return new BridgedServer(postgres, places, directory)
     } catch (error) {
@@ -267,8 +279,14 @@ export class BridgedServer implements AsyncDisposable {
   async findNode(): Promise<number | undefined> {
     const archiver = await this.archiverPid()
     if (archiver === undefined) return undefined
-    for (const child of await childrenOf(archiver)) if (await isNode(child)) return child
+    for (const pid of await descendantsOf(archiver)) if (await isNode(pid)) return pid
     return undefined
+  }
+
+  /** The process between the archiver and Node, if there is one. */
+  async findKeeper(node: number): Promise<number | undefined> {
+    const parent = (await statOf(node))?.parent
+    return parent === undefined || parent === (await this.archiverPid()) ? undefined : parent
   }
 
   /** Resolves with it when there is one. */
@@ -298,6 +316,23 @@ export class BridgedServer implements AsyncDisposable {
       if (directory !== this.postgres.dataDirectory) continue
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
       if (command !== '') found.push(`${pid} ${command.replaceAll('\0', ' ').trim()}`)
+    }
+    return found
+  }
+
+  /** Those among them that are not the server's own. */
+  async ownProcesses(): Promise<OwnProcess[]> {
+    const archiver = await this.archiverPid().catch(() => undefined)
+    const pids = new Set(archiver === undefined ? [] : await descendantsOf(archiver))
+    for (const line of await this.processes()) {
+      const pid = Number.parseInt(line)
+      const program = await readlink(`/proc/${pid}/exe`).catch(() => '')
+      if (!program.startsWith(this.postgres.programDirectory)) pids.add(pid)
+    }
+    const found: OwnProcess[] = []
+    for (const pid of pids) {
+      const stat = await statOf(pid)
+      if (stat !== undefined) found.push({ pid, startTime: stat.startTime })
     }
     return found
   }
@@ -338,6 +373,12 @@ export class BridgedServer implements AsyncDisposable {
   }
 }
 
+/** Its start time makes sure that a number is not another process's by now. */
+export interface OwnProcess {
+  pid: number
+  startTime: string
+}
+
 export interface Statistics {
   archived_count: number
   last_archived_wal: string | null
@@ -373,12 +414,23 @@ export async function exists(path: string): Promise<boolean> {
   )
 }
 
+/** A process's children, whichever of its threads started them. */
 export async function childrenOf(pid: number): Promise<number[]> {
-  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '')
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => [])
+  const lists = threads.map(
+    async thread => await readFile(`/proc/${pid}/task/${thread}/children`, 'utf8').catch(() => ''),
+  )
+  const text = (await Promise.all(lists)).join(' ')
   return text
     .split(' ')
     .filter(each => each !== '')
     .map(Number)
+}
+
+/** Its children, and theirs, from the nearest to the farthest. */
+export async function descendantsOf(pid: number): Promise<number[]> {
+  const children = await childrenOf(pid)
+  return [...children, ...(await Promise.all(children.map(descendantsOf))).flat()]
 }
 
 async function isNode(pid: number): Promise<boolean> {
@@ -387,7 +439,19 @@ async function isNode(pid: number): Promise<boolean> {
 
 /** Is there such a process, and has it not ended? */
 export async function isAlive(pid: number): Promise<boolean> {
-  const status = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '')
-  const state = status.slice(status.lastIndexOf(')') + 2, status.lastIndexOf(')') + 3)
-  return state !== '' && state !== 'Z' && state !== 'X'
+  return (await statOf(pid)) !== undefined
+}
+
+/** The same, and it is the one that it was. */
+export async function isStillAlive({ pid, startTime }: OwnProcess): Promise<boolean> {
+  return (await statOf(pid))?.startTime === startTime
+}
+
+/** What the kernel tells of a process that has not ended. */
+export async function statOf(pid: number): Promise<{ parent: number; startTime: string } | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '')
+  // Its name stands in parentheses, and may contain anything.
+  const [state = '', parent, ...rest] = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  if (state === '' || state === 'Z' || state === 'X') return undefined
+  return { parent: Number(parent), startTime: rest[17] ?? '' }
 }

@@ -1,250 +1,274 @@
-// A server that writes WAL as fast as it is archived, while the process beside its archiver is killed, stopped and
-// blocked at random. What was chosen can be chosen again by its seed.
+// A server that writes WAL as fast as it is archived, while the process beside its archiver is killed, stopped,
+// blocked and replaced at random, and then in peace. What was chosen can be chosen again by its seed.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BridgedServer, type Places, writeFor } from './bridged-server.ts'
+import type { Client } from 'pg'
+import { Blows } from './blows.ts'
+import { BridgedServer, until } from './bridged-server.ts'
+import { ComparedArchive, segmentBytes } from './compared-archive.ts'
+import { DropProbe } from './drop-probe.ts'
+import { ProcessLooks } from './process-looks.ts'
+import { type Random, randomFrom } from './random.ts'
+import { stormModule } from './storm-module.ts'
 
 export interface StormOptions {
   major: number
   seed: number
-  seconds: number
-  progress?: (text: string) => void
-}
-
-export interface StormReport {
-  files: number
-  blows: Map<Blow, number>
-  text: string
-}
-
-type Blow = (typeof blows)[number]
-
-const blows = [
-  'killed',
-  'stopped',
-  'stopped for a moment',
-  'blocked',
-  'ended by the module',
-  'silent',
-  'failing',
-] as const
-
-/** Those that the module deals itself, when it is given the next file. */
-const ownBlows: Partial<Record<Blow, string>> = {
-  blocked: 'for (;;);',
-  'ended by the module': 'process.exit(0)',
-  silent: 'await new Promise(resolve => setTimeout(resolve, 1500))',
-  failing: `throw new Error('a storm')`,
+  /** How long it rages: so many seconds, or until so many files have been archived. */
+  lasts: { seconds: number } | { files: number }
+  /** Files that are archived in peace afterwards, by one process beside the archiver. */
+  calmFiles?: number
+  /** The module is given several files at once. */
+  archivesAhead?: boolean
+  /** Told of every blow. */
+  onBlow?: (text: string) => void
+  /** Told how far it is, now and then. */
+  onProgress?: (text: string) => void
 }
 
 const pauseMinMs = 100
 const pauseMaxMs = 1_500
+/** After so many blows without a file in between it is left alone until there is one. */
+const idleBlowsMax = 4
+const recoverWithinMs = 60_000
+const dropPauseMs = 500
+const lookPauseMs = 1_000
 /** More than these wait to be archived: nothing is written until it is fewer again. */
 const backlogMax = 30
-const segmentBytes = 1024 * 1024
 const drainWithinMs = 60_000
+const progressEveryMs = 15_000
 
-// What differs between two looks at a process that keeps nothing.
-const archiverGrowthMaxKilobytes = 4 * 1024
-const nodeGrowthMaxKilobytes = 32 * 1024
-/** Files that are archived in peace afterwards, before each of two looks at the process beside the archiver. */
-const calmFiles = 40
+const filesAtOnce = 8
+const calmFilesUsual = 80
+/** Looks at the processes in peace, each when nothing waits to be archived. */
+const calmLooks = 10
 
-/** Never replaces a file, accepts one that it has, and gives a copy its name when it is complete. */
-const module = ({ archive, trouble }: Places) => `
-import { copyFileSync, existsSync, readFileSync, renameSync, rmSync } from 'node:fs'
-export function _PG_archive_module_init(server) {
-  return {
-    async archive_file_cb(state, file, path) {
-      let blow = ''
-      try {
-        blow = readFileSync('${trouble}', 'utf8')
-        rmSync('${trouble}')
-      } catch {}
-      switch (blow) {
-        ${Object.entries(ownBlows)
-          .map(([blow, statements]) => `case '${blow}': ${statements}`)
-          .join('\n        break\n        ')}
-      }
-      const archived = '${archive}/' + file
-      if (existsSync(archived)) {
-        if (readFileSync(archived).equals(readFileSync(path))) return true
-        server.ereport('ERROR', { errmsg: 'archive file "' + file + '" already exists with other content' })
-      }
-      copyFileSync(path, archived + '.incomplete')
-      renameSync(archived + '.incomplete', archived)
-      return true
-    },
-  }
-}
-`
+// What differs between early and late looks at a process that keeps nothing. Node collects garbage when it likes.
+const archiverGrowthMaxKilobytes = 256
+const calmArchiverGrowthMaxKilobytes = 64
+const calmNodeGrowthMaxKilobytes = 16 * 1024
 
-/** Rejects when a file is lost or differs, the server was restarted, or a process grows. */
-export async function runStorm({ major, seed, seconds, progress }: StormOptions): Promise<StormReport> {
+/**
+ * Rejects when a file is lost, differs, or is archived out of order or twice at once, when the server was restarted or
+ * waited for its archiver, or a process grows. Resolves with what there was to see.
+ */
+export async function runStorm(options: StormOptions): Promise<string> {
+  const { major, seed, lasts, archivesAhead = false } = options
   const random = randomFrom(seed)
-  const dealt = new Map<Blow, number>()
-  const startTime = Date.now()
   await using bridged = await BridgedServer.start({
     major,
-    module,
-    // What is compared has to be there still.
-    settings: { wal_keep_size: '256MB', max_wal_size: '64MB', checkpoint_timeout: '30s' },
+    module: stormModule({ archivesAhead }),
+    settings: {
+      'pgarchivist.archive_ahead': `${filesAtOnce}`,
+      // Longer than DROP DATABASE may wait.
+      'pgarchivist.file_timeout': '3s',
+      // What is compared has to be there still.
+      wal_keep_size: '256MB',
+      max_wal_size: '64MB',
+      checkpoint_timeout: '30s',
+      log_checkpoints: 'off',
+    },
   })
   const archive = new ComparedArchive(bridged)
+  const drops = new DropProbe(bridged)
+  const archiverLooks = new ProcessLooks('archiver')
+  const nodeLooks = new ProcessLooks('the processes beside it in the storm')
+  const blows = await Blows.prepare(bridged, random)
+  const calm: string[] = []
   await bridged.staysUp(async session => {
     await bridged.archives(await bridged.postgres.switchWal())
     const archiver = await bridged.archiverPid()
     assert(archiver !== undefined)
     await bridged.nodePid()
     const descriptors = await bridged.descriptors(archiver)
-    const kilobytes = await residentKilobytes(archiver)
+    const storm = new Storm({ options, bridged, archive, session })
 
-    const over = Date.now() + seconds * 1_000
-    const write = async () => {
-      while (Date.now() < over) {
-        await archive.compare()
-        if ((await archive.waiting()).length > backlogMax) {
-          // An archiver that has given up sleeps for a minute, unless something wakes it.
-          await session.query('SELECT pg_reload_conf()')
-          await sleep(500)
-        } else
-          await session.query(`SELECT pg_logical_emit_message(false, 'storm', repeat('x', ${segmentBytes}))`)
+    await storm.during(() => drops.dropInPeace())
+    const deadline = 'seconds' in lasts ? Date.now() + lasts.seconds * 1_000 : Number.POSITIVE_INFINITY
+    const filesWanted = 'files' in lasts ? archive.files + lasts.files : Number.POSITIVE_INFINITY
+    const isOver = () => Date.now() >= deadline || archive.files >= filesWanted
+    await storm.during(async () => {
+      const again = async (act: () => Promise<void>, pauseMs: () => number) => {
+        while (!isOver() && !storm.hasFailed) {
+          await sleep(pauseMs())
+          await act()
+        }
       }
-    }
-    const blow = async () => {
-      while (Date.now() < over) {
-        await sleep(pauseMinMs + random() * (pauseMaxMs - pauseMinMs))
-        const kind = blows[Math.floor(random() * blows.length)] ?? 'killed'
-        dealt.set(kind, (dealt.get(kind) ?? 0) + 1)
-        progress?.(`${((Date.now() - startTime) / 1_000).toFixed(1)} s: ${kind}`)
-        await deal(bridged, kind)
+      const look = async () => {
+        await archiverLooks.look(archiver)
+        const node = await bridged.findNode()
+        if (node !== undefined) await nodeLooks.look(node)
       }
-    }
-    await Promise.all([write(), blow()])
+      await Promise.all([
+        again(
+          async () => {
+            storm.tellBlow(await blows.deal())
+            await storm.recovers()
+          },
+          () => between(pauseMinMs, pauseMaxMs, random),
+        ),
+        again(
+          () => drops.dropInTrouble(),
+          () => dropPauseMs,
+        ),
+        again(look, () => lookPauseMs),
+      ])
+    })
 
-    await bridged.endTrouble()
-    const last = await bridged.postgres.switchWal()
-    await bridged.archives(last, drainWithinMs)
-    await bridged.archivesAll(drainWithinMs)
-    await archive.compare()
+    await blows.end()
+    await storm.drain()
     assert.equal(await bridged.archiverPid(), archiver, 'the archiver was started again')
     assert.deepEqual(await bridged.descriptors(archiver), descriptors)
-    const growth = (await residentKilobytes(archiver)) - kilobytes
-    assert(growth < archiverGrowthMaxKilobytes, `the archiver has grown by ${growth} kB`)
+    archiverLooks.isFlat(archiverGrowthMaxKilobytes)
 
     const node = await bridged.nodePid()
-    const looks: number[] = []
-    for (let look = 0; look < 2; look++) {
-      for (let file = 0; file < calmFiles; file++)
-        await session.query(`SELECT pg_logical_emit_message(false, 'calm', repeat('x', ${segmentBytes}))`)
-      await bridged.archives(await bridged.postgres.switchWal(), drainWithinMs)
-      await bridged.archivesAll(drainWithinMs)
-      looks.push(await residentKilobytes(node))
+    const calmArchiverLooks = new ProcessLooks('archiver in peace')
+    const calmNodeLooks = new ProcessLooks('the process beside it in peace')
+    const filesPerLook = Math.ceil((options.calmFiles ?? calmFilesUsual) / calmLooks)
+    const before = archive.files
+    for (let look = 0; look < calmLooks; look++) {
+      await storm.write(filesPerLook)
+      await storm.drain()
+      await calmArchiverLooks.look(archiver)
+      await calmNodeLooks.look(node)
     }
-    const [early = 0, late = 0] = looks
-    assert(
-      late - early < nodeGrowthMaxKilobytes,
-      `the process beside the archiver: ${early} kB, then ${late} kB`,
-    )
-    progress?.(`the archiver has grown by ${growth} kB, the process beside it from ${early} kB to ${late} kB`)
+    calmArchiverLooks.keepsDescriptors()
+    calmNodeLooks.keepsDescriptors()
+    calmArchiverLooks.isFlat(calmArchiverGrowthMaxKilobytes)
+    calmNodeLooks.isFlat(calmNodeGrowthMaxKilobytes)
+    assert.equal(await bridged.nodePid(), node, 'the process beside the archiver was started again')
+    assert.deepEqual(await bridged.descriptors(archiver), descriptors)
+    calm.push(`${archive.files - before} files in peace`, calmArchiverLooks.text, calmNodeLooks.text)
   })
+  const { archived_count } = await bridged.statistics()
+  const { files } = archive
+  assert.equal(archived_count, files, 'the server has counted as many')
   await bridged.postgres.stop('fast')
   await bridged.leavesNobody()
-  const files = await archive.isComplete()
-  const counts = Array.from(dealt, ([kind, count]) => `${count} × ${kind}`).join(', ')
-  return { files, blows: dealt, text: `seed ${seed}: ${files} files archived; ${counts}` }
+  await archive.isComplete()
+  const atOnce = await mostAtOnce(bridged)
+  if (archivesAhead) assert(atOnce > 1, 'no file was archived ahead')
+  else assert.equal(atOnce, 1)
+  return [
+    `PostgreSQL ${major}, seed ${seed}: ${files} files archived and compared, at most ${atOnce} at once`,
+    await blows.text(),
+    drops.text,
+    archiverLooks.text,
+    nodeLooks.text,
+    ...calm,
+  ].join('\n  ')
 }
 
-async function deal(bridged: BridgedServer, kind: Blow): Promise<void> {
-  if (kind in ownBlows) {
-    await writeFor(bridged.places.trouble, kind)
-    return
-  }
-  const pid = await bridged.findNode()
-  if (pid === undefined) return
-  try {
-    process.kill(pid, kind === 'killed' ? 'SIGKILL' : 'SIGSTOP')
-    if (kind === 'stopped for a moment') {
-      await sleep(300)
-      process.kill(pid, 'SIGCONT')
-    }
-  } catch {
-    // It has ended by itself meanwhile.
-  }
-}
-
-/** The archive, each of whose files is compared while its source is there. */
-class ComparedArchive {
+/** The writing and comparing that goes on all the time. */
+class Storm {
+  readonly #options: StormOptions
   readonly #bridged: BridgedServer
-  readonly #compared = new Set<string>()
+  readonly #archive: ComparedArchive
+  readonly #session: Client
+  readonly #start = Date.now()
+  #lastProgress = Date.now()
+  #filesAtLastBlow = 0
+  #idleBlows = 0
+  hasFailed = false
 
-  constructor(bridged: BridgedServer) {
-    this.#bridged = bridged
+  constructor(given: {
+    options: StormOptions
+    bridged: BridgedServer
+    archive: ComparedArchive
+    session: Client
+  }) {
+    this.#options = given.options
+    this.#bridged = given.bridged
+    this.#archive = given.archive
+    this.#session = given.session
   }
 
-  get #wal(): string {
-    return join(this.#bridged.postgres.dataDirectory, 'pg_wal')
-  }
-
-  async waiting(): Promise<string[]> {
-    return (await readdir(join(this.#wal, 'archive_status'))).filter(name => name.endsWith('.ready'))
-  }
-
-  /** All that the server takes for archived has to be there, byte for byte. */
-  async compare(): Promise<void> {
-    for (const status of await readdir(join(this.#wal, 'archive_status'))) {
-      if (!status.endsWith('.done')) continue
-      const name = status.slice(0, -'.done'.length)
-      if (this.#compared.has(name)) continue
-      // A segment that has been recycled between the two looks has gone; it is then missed by isComplete().
-      const source = await readFile(join(this.#wal, name)).catch(() => undefined)
-      if (source === undefined) continue
-      const copy = await readFile(join(this.#bridged.places.archive, name))
-      assert(copy.equals(source), `"${name}" differs from its source`)
-      this.#compared.add(name)
+  /** Writes for as long as the other does something. */
+  async during(act: () => Promise<void>): Promise<void> {
+    const over = new AbortController()
+    const writing = async () => {
+      while (!over.signal.aborted && !this.hasFailed) await this.#writeOne()
     }
+    const acting = async () => {
+      try {
+        await act()
+      } finally {
+        over.abort()
+      }
+    }
+    const failing = (error: unknown) => {
+      this.hasFailed = true
+      throw error
+    }
+    await Promise.all([writing().catch(failing), acting().catch(failing)])
   }
 
-  /** No segment is missing between the first and the last one, and all were compared. Returns how many there are. */
-  async isComplete(): Promise<number> {
-    await this.compare()
-    const names = (await readdir(this.#bridged.places.archive)).filter(name => /^[0-9A-F]{24}$/.test(name))
-    const numbers = names.map(segmentNumber).toSorted((a, b) => a - b)
-    const [first = 0] = numbers
-    assert.deepEqual(
-      numbers,
-      numbers.map((_, index) => first + index),
+  async write(files: number): Promise<void> {
+    const wanted = this.#archive.files + files
+    while (this.#archive.files < wanted) await this.#writeOne()
+  }
+
+  /** Resolves when all that was written has been archived and compared. */
+  async drain(): Promise<void> {
+    await this.#bridged.archives(await this.#bridged.postgres.switchWal(), drainWithinMs)
+    await this.#bridged.archivesAll(drainWithinMs)
+    await this.#archive.compare()
+  }
+
+  tellBlow(blow: string): void {
+    this.#options.onBlow?.(`${this.#seconds} s: ${blow}`)
+  }
+
+  /** On a machine with much to do a process may not come to archive anything between two blows. */
+  async recovers(): Promise<void> {
+    if (this.#archive.files > this.#filesAtLastBlow) this.#idleBlows = 0
+    else this.#idleBlows++
+    if (this.#idleBlows >= idleBlowsMax) {
+      const { files } = this.#archive
+      await until(
+        'a file is archived again',
+        async () => this.#archive.files > files || this.hasFailed,
+        recoverWithinMs,
+      )
+      this.#idleBlows = 0
+    }
+    this.#filesAtLastBlow = this.#archive.files
+  }
+
+  get #seconds(): string {
+    return ((Date.now() - this.#start) / 1_000).toFixed(1)
+  }
+
+  async #writeOne(): Promise<void> {
+    await this.#archive.compare()
+    await this.#archive.isInOrder()
+    if (Date.now() > this.#lastProgress + progressEveryMs) {
+      this.#lastProgress = Date.now()
+      this.#options.onProgress?.(`${this.#seconds} s: ${this.#archive.files} files`)
+    }
+    if ((await this.#archive.waiting()) > backlogMax) {
+      // An archiver that has given up sleeps for a minute, unless something wakes it.
+      await this.#session.query('SELECT pg_reload_conf()')
+      await sleep(500)
+      return
+    }
+    await this.#session.query(
+      `SELECT pg_logical_emit_message(false, 'storm', repeat(md5(random()::text), ${segmentBytes / 32}))`,
     )
-    assert.deepEqual(
-      names.filter(name => !this.#compared.has(name)),
-      [],
-    )
-    return names.length
   }
 }
 
-/** Its place in the order of segments, where each has 1 MB. */
-function segmentNumber(name: string): number {
-  const segmentsPerFile = 0x100000000 / segmentBytes
-  return Number.parseInt(name.slice(8, 16), 16) * segmentsPerFile + Number.parseInt(name.slice(16), 16)
-}
-
-async function residentKilobytes(pid: number): Promise<number> {
-  // Without the memory that all processes of the server share, which comes in as it is touched.
-  const status = await readFile(`/proc/${pid}/status`, 'latin1')
-  return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1])
-}
-
-/** mulberry32: small, and the same everywhere. */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
+/** What the module had to do at once. That a file was given to it twice at once fails. */
+async function mostAtOnce(bridged: BridgedServer): Promise<number> {
+  let most = 0
+  for (const line of await bridged.journal()) {
+    assert(!line.startsWith('twice'), line)
+    most = Math.max(most, Number(/^at once: (\d+)$/.exec(line)?.[1] ?? 0))
   }
+  return most
+}
+
+function between(min: number, max: number, random: Random): number {
+  return min + random() * (max - min)
 }
