@@ -527,3 +527,162 @@ test('symbolic links are followed, but not when they are linked, renamed or remo
   await files.unlink('/wal/to-a')
   assert.deepEqual(await files.list('/wal'), ['a'])
 })
+
+// Directories, owners, positions and real paths
+
+/** The same on a real disk and on a simulated one; directories are `…/archive` on both. */
+async function onBoth(deed: (files: Files, directory: string) => Promise<void>): Promise<void> {
+  const root = await mkdtemp(join(await realFiles.realPath(tmpdir()), 'simulated-files-'))
+  const umask = process.umask(0o022)
+  try {
+    await mkdir(join(root, 'archive'), { mode: 0o700 })
+    for (const [files, directory] of [
+      [realFiles, join(root, 'archive')] as const,
+      [newDisk().mount({ umask: 0o022 }), '/archive'] as const,
+    ]) {
+      await deed(files, directory)
+    }
+  } finally {
+    process.umask(umask)
+    await rm(root, { recursive: true })
+  }
+}
+
+test('a directory is made with its mode less the umask, and never a second time', async () => {
+  await onBoth(async (files, directory) => {
+    await files.makeDirectory(`${directory}/below`, 0o777)
+    const { kind, mode } = await files.stat(`${directory}/below`)
+    assert.deepEqual([kind, mode], ['directory', 0o755])
+    await create(files, `${directory}/below/file`, 'hello')
+    assert.deepEqual(await files.list(directory), ['below'])
+    for (const taken of ['below', 'below/', 'below/file', '.']) {
+      await assert.rejects(files.makeDirectory(`${directory}/${taken}`, 0o700), { code: 'EEXIST' }, taken)
+    }
+    await assert.rejects(files.makeDirectory(`${directory}/missing/below`, 0o700), { code: 'ENOENT' })
+    await assert.rejects(files.makeDirectory(`${directory}/below/file/x`, 0o700), { code: 'ENOTDIR' })
+  })
+})
+
+test('a directory survives a power cut only when the one above it was synced, and takes what is in it along', async () => {
+  const made = async (files: Files) => {
+    await files.makeDirectory('/archive/below', 0o700)
+    await create(files, '/archive/below/file', 'hello', true)
+    await files.syncDirectory('/archive/below')
+  }
+  assert.deepEqual(await afterPowerCut(made), ['', 'below=undefined'])
+  assert.deepEqual(
+    await afterPowerCut(async files => {
+      await made(files)
+      await files.syncDirectory('/archive')
+    }, '/archive/below'),
+    ['file=hello'],
+  )
+})
+
+test('what is written at a position stands there, and leaves the other position as it is', async () => {
+  await onBoth(async (files, directory) => {
+    const bytes = (content: string) => new TextEncoder().encode(content)
+    {
+      await using file = await files.open(`${directory}/file`, 'create')
+      await file.writeAt(bytes('world'), 6)
+      await file.write(bytes('he'))
+      await file.writeAt(bytes('--'), 8)
+      await file.write(bytes('llo'))
+      await file.writeAt(bytes(''), 100)
+    }
+    assert.equal(await files.readText(`${directory}/file`), 'hello\0wo--d')
+    await using read = await files.open(`${directory}/file`, 'read')
+    await assert.rejects(read.writeAt(bytes('x'), 0), { code: 'EBADF' })
+  })
+})
+
+test('what was written at a position and not synced may be lost, torn or kept', async () => {
+  const outcomes = await afterPowerCut(async files => {
+    await using file = await files.open('/archive/file', 'create')
+    await file.writeAt(new Uint8Array(pageBytes).fill(0x62), pageBytes)
+    await file.writeAt(new Uint8Array(pageBytes).fill(0x61), 0)
+    await files.syncDirectory('/archive')
+  })
+  const [a, b, zeroes] = ['a', 'b', '\0'].map(letter => letter.repeat(pageBytes))
+  for (const expected of ['', `${a}${b}`, `${zeroes}${b}`, `${a}${zeroes}`]) {
+    assert.ok(outcomes.includes(`file=${expected}`), JSON.stringify(expected.slice(0, 1)))
+  }
+})
+
+test('a write at a position may take place in part', async () => {
+  const disk = newDisk()
+  const files = disk.mount({
+    fate: ({ operation }): Fate | undefined =>
+      operation === 'write' ? { kind: 'fails', code: 'ENOSPC', written: 2 } : undefined,
+  })
+  await using file = await files.open('/archive/file', 'create')
+  await assert.rejects(file.writeAt(new TextEncoder().encode('hello'), 1), { code: 'ENOSPC' })
+  assert.equal(text(disk, '/archive/file'), '\0he')
+})
+
+test('a real path has no links, no dots and no slash too many', async () => {
+  const disk = newDisk()
+  disk.makeDirectory('/archive/below')
+  disk.place('/archive/below/file', '')
+  disk.placeSymbolicLink('/link', 'archive/below')
+  disk.placeSymbolicLink('/archive/dangling', 'nowhere')
+  const files = disk.mount({ workingDirectory: '/archive' })
+  for (const [path, real] of [
+    ['/', '/'],
+    ['/archive/', '/archive'],
+    ['/link', '/archive/below'],
+    ['/link/file', '/archive/below/file'],
+    ['/link/../below//./file', '/archive/below/file'],
+    ['below', '/archive/below'],
+  ] as const) {
+    assert.equal(await files.realPath(path), real, path)
+  }
+  for (const missing of ['/missing', '/archive/dangling']) {
+    await assert.rejects(files.realPath(missing), { code: 'ENOENT' })
+  }
+})
+
+test('a link at the end of a path is not followed when that is not wanted, and one before it is', async () => {
+  const disk = newDisk()
+  disk.place('/archive/file', 'hello')
+  disk.placeSymbolicLink('/archive/link', 'file')
+  disk.placeSymbolicLink('/archive/dangling', 'nowhere')
+  disk.placeSymbolicLink('/elsewhere', 'archive')
+  const files = disk.mount()
+  for (const link of ['/archive/link', '/archive/dangling', '/elsewhere/link']) {
+    await assert.rejects(files.open(link, 'readNoLink'), { code: 'ELOOP' }, link)
+  }
+  await using file = await files.open('/elsewhere/file', 'readNoLink')
+  assert.equal(await file.read(new Uint8Array(10)), 5)
+  await assert.rejects(files.open('/archive/missing', 'readNoLink'), { code: 'ENOENT' })
+})
+
+test('the owner of a path is changed where the path is, and not where a link leads', async () => {
+  const disk = newDisk()
+  disk.place('/archive/file', '')
+  disk.makeDirectory('/archive/below')
+  disk.placeSymbolicLink('/archive/link', 'file')
+  const files = disk.mount()
+  for (const path of ['/archive/below', '/archive/link']) await files.changeOwner(path, 5)
+  assert.deepEqual(
+    await Promise.all(['below', 'file'].map(async name => (await files.stat(`/archive/${name}`)).uid)),
+    [5, 0],
+  )
+  await assert.rejects(files.changeOwner('/archive/missing', 5), { code: 'ENOENT' })
+})
+
+test('all that may stand at a path after a power cut is known', async () => {
+  const disk = newDisk()
+  const files = disk.mount()
+  assert.equal(disk.survivors('/archive/file'), undefined)
+  disk.place('/archive/file', 'old')
+  await create(files, '/archive/new', 'new', true)
+  await files.rename('/archive/new', '/archive/file')
+  const told = () => disk.survivors('/archive/file')?.map(each => new TextDecoder().decode(each))
+  assert.deepEqual([told(), disk.surviving('/archive/file')], [['old', 'new'], undefined])
+  await files.syncDirectory('/archive')
+  assert.deepEqual(told(), ['new'])
+  await create(files, '/archive/other', 'unsynced')
+  await files.rename('/archive/other', '/archive/file')
+  assert.equal(told(), undefined)
+})

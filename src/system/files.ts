@@ -6,9 +6,19 @@ export interface Files {
   list(path: string): Promise<string[]>
   /** Calls back with each name in a directory, in no order: for one that may hold more names than should be kept. */
   visit(path: string, each: (name: string) => void): Promise<void>
-  /** `read` needs the file to exist, `create` that it does not, and makes it with `mode` less the umask. */
-  open(path: string, access: 'read' | 'create', mode?: number): Promise<OpenFile>
+  /**
+   * `read` needs the file to exist, `create` that it does not, and makes it with `mode` less the umask. `readNoLink`
+   * fails with ELOOP where `read` would follow a symbolic link at the end of the path, and never waits for the other
+   * end of a pipe.
+   */
+  open(path: string, access: 'read' | 'readNoLink' | 'create', mode?: number): Promise<OpenFile>
   readText(path: string): Promise<string>
+  /** Fails with EEXIST where there is something of this name. Made with `mode` less the umask. */
+  makeDirectory(path: string, mode: number): Promise<void>
+  /** Gives what is at `path`, not what a symbolic link there leads to, to somebody else, which only root may do. */
+  changeOwner(path: string, uid: number, gid: number): Promise<void>
+  /** The absolute path without symbolic links, `.` and `..`. */
+  realPath(path: string): Promise<string>
   /** A second name for the same file; fails with EEXIST rather than replace. */
   link(existing: string, name: string): Promise<void>
   /** Replaces what is at `to`. */
@@ -50,6 +60,8 @@ export interface OpenFile extends AsyncDisposable {
   read(buffer: Uint8Array): Promise<number>
   /** Writes all of `bytes` at the current position, or throws. */
   write(bytes: Uint8Array): Promise<void>
+  /** Writes all of `bytes` at `position`, or throws, and leaves the current position as it is. */
+  writeAt(bytes: Uint8Array, position: number): Promise<void>
   /** Gives the file to somebody else, which only root may do. */
   changeOwner(uid: number, gid: number): Promise<void>
   /** Makes the content durable. After a failure nothing of the file may be trusted. */

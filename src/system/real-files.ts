@@ -2,11 +2,14 @@ import type { BigIntStats } from 'node:fs'
 import { constants, watch } from 'node:fs'
 import {
   type FileHandle,
+  lchown,
   link,
+  mkdir,
   open,
   opendir,
   readdir,
   readFile,
+  realpath,
   rename,
   stat,
   unlink,
@@ -15,6 +18,12 @@ import type { FileStatus, Files, OpenFile } from './files.ts'
 
 const namesPerRead = 1_024
 
+const openFlags = {
+  read: constants.O_RDONLY,
+  readNoLink: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+  create: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+}
+
 export const realFiles: Files = {
   stat: async path => fileStatus(await stat(path, { bigint: true })),
   list: path => readdir(path),
@@ -22,11 +31,14 @@ export const realFiles: Files = {
     for await (const { name } of await opendir(path, { bufferSize: namesPerRead })) each(name)
   },
   open: async (path, access, mode = 0o600) => {
-    const flags =
-      access === 'read' ? constants.O_RDONLY : constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL
-    return new RealFile(await open(path, flags, mode))
+    return new RealFile(await open(path, openFlags[access], mode))
   },
   readText: path => readFile(path, 'utf8'),
+  makeDirectory: async (path, mode) => {
+    await mkdir(path, { mode })
+  },
+  changeOwner: (path, uid, gid) => lchown(path, uid, gid),
+  realPath: path => realpath(path),
   link,
   rename,
   unlink,
@@ -72,6 +84,14 @@ class RealFile implements OpenFile {
   async write(bytes: Uint8Array): Promise<void> {
     for (let written = 0; written < bytes.length; ) {
       const { bytesWritten } = await this.#handle.write(bytes, written, bytes.length - written)
+      written += bytesWritten
+    }
+  }
+
+  async writeAt(bytes: Uint8Array, position: number): Promise<void> {
+    for (let written = 0; written < bytes.length; ) {
+      const left = bytes.length - written
+      const { bytesWritten } = await this.#handle.write(bytes, written, left, position + written)
       written += bytesWritten
     }
   }

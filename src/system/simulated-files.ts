@@ -42,6 +42,9 @@ export type Operation =
   | 'link'
   | 'rename'
   | 'unlink'
+  | 'makeDirectory'
+  | 'chown'
+  | 'realPath'
   | 'syncDirectory'
   | 'watch'
   | 'fstat'
@@ -150,7 +153,7 @@ export class SimulatedDisk {
   constructor(random: SeededRandom, now: () => number = () => 0) {
     this.#random = random
     this.#now = now
-    this.#root = this.#newDirectory()
+    this.#root = this.newDirectory()
     this.#root.mode = 0o755
   }
 
@@ -196,6 +199,12 @@ export class SimulatedDisk {
 
   /** What `path` would certainly hold after a power cut, or `undefined` where this depends on luck. */
   surviving(path: string): Uint8Array | undefined {
+    const [content, ...others] = this.survivors(path) ?? []
+    return others.every(other => Buffer.compare(other, content ?? other) === 0) ? content : undefined
+  }
+
+  /** What `path` may hold after a power cut, or `undefined` where it may be missing or torn. */
+  survivors(path: string): Uint8Array[] | undefined {
     const { directory, name } = this.parentOf(path)
     const possible = [directory.durableNames.get(name)]
     for (const { edits } of this.#changes) {
@@ -203,13 +212,12 @@ export class SimulatedDisk {
         if (edit.name === name && edit.directory === directory) possible.push(edit.inode)
       }
     }
-    let content: Uint8Array | undefined
+    const contents: Uint8Array[] = []
     for (const inode of possible) {
       if (inode?.kind !== 'file' || !isClean(inode)) return undefined
-      content ??= inode.durable
-      if (content !== inode.durable && Buffer.compare(content, inode.durable) !== 0) return undefined
+      contents.push(inode.durable)
     }
-    return content
+    return contents
   }
 
   /** Names that a directory may have after a power cut. */
@@ -256,7 +264,7 @@ export class SimulatedDisk {
   }
 
   makeDirectory(path: string, mode = 0o700): void {
-    const inode = this.#newDirectory()
+    const inode = this.newDirectory()
     inode.mode = mode
     this.#putDurably(path, inode)
   }
@@ -315,6 +323,21 @@ export class SimulatedDisk {
   ): { directory: DirectoryInode; name: string } {
     const { directory, name } = this.#walk(this.#root, path, followLast, allowed, symbolicLinksMax)
     return { directory, name }
+  }
+
+  /** @internal Of something that is there. */
+  realPath(path: string): string {
+    const wanted = this.find(path, true)
+    const search = (directory: DirectoryInode, at: string): string | undefined => {
+      if (directory === wanted) return at
+      for (const [name, inode] of directory.names) {
+        if (inode === wanted) return `${at}/${name}`
+        const below = inode.kind === 'directory' ? search(inode, `${at}/${name}`) : undefined
+        if (below !== undefined) return below
+      }
+      return undefined
+    }
+    return search(this.#root, '') || '/'
   }
 
   #walk(
@@ -381,7 +404,8 @@ export class SimulatedDisk {
     }
   }
 
-  #newDirectory(): DirectoryInode {
+  /** @internal */
+  newDirectory(): DirectoryInode {
     const base = this.#newInode(0o700, 0)
     return { ...base, kind: 'directory', names: new Map(), durableNames: new Map(), watchers: new Set() }
   }
@@ -595,10 +619,14 @@ export class SimulatedFiles implements Files {
     for (const name of await this.list(path)) each(name)
   }
 
-  open(path: string, access: 'read' | 'create', mode = 0o600): Promise<OpenFile> {
+  open(path: string, access: 'read' | 'readNoLink' | 'create', mode = 0o600): Promise<OpenFile> {
     return this.#step({ operation: 'open', path }, 'open', () => {
       let inode: Inode
-      if (access === 'read') {
+      if (access === 'readNoLink') {
+        const { directory, name } = this.#parentOf(path)
+        if (directory.names.get(name)?.kind === 'symbolic link') throw pathError('ELOOP')
+      }
+      if (access !== 'create') {
         inode = this.#existing(path)
         this.#permit(inode, 4)
       } else {
@@ -622,6 +650,34 @@ export class SimulatedFiles implements Files {
       this.#permit(inode, 4)
       if (inode.kind !== 'file') throw pathError('EISDIR')
       return new TextDecoder().decode(inode.content)
+    })
+  }
+
+  makeDirectory(path: string, mode: number): Promise<void> {
+    return this.#step({ operation: 'makeDirectory', path }, 'mkdir', () => {
+      const { directory, name } = this.#parentOf(path)
+      if (name === '' || directory.names.has(name)) throw pathError('EEXIST')
+      this.#permit(directory, 2)
+      const made = this.#disk.newDirectory()
+      made.mode = mode & ~(this.#options.umask ?? 0o022)
+      made.uid = this.#options.uid ?? 0
+      this.#disk.change([{ directory, name, inode: made }])
+    })
+  }
+
+  changeOwner(path: string, uid: number): Promise<void> {
+    return this.#step({ operation: 'chown', path }, 'lchown', () => {
+      const { directory, name } = this.#parentOf(path)
+      const inode = directory.names.get(name)
+      if (inode === undefined) throw pathError('ENOENT')
+      inode.uid = uid
+    })
+  }
+
+  realPath(path: string): Promise<string> {
+    return this.#step({ operation: 'realPath', path }, 'realpath', () => {
+      this.#existing(path)
+      return this.#disk.realPath(this.#absolute(path))
     })
   }
 
@@ -798,17 +854,19 @@ type TakeStep = <T>(
   spoilt?: () => void,
 ) => Promise<T>
 
+type Access = Parameters<Files['open']>[1]
+
 class SimulatedOpenFile implements OpenFile {
   readonly #disk: SimulatedDisk
   readonly #inode: Inode
   readonly #path: string
-  readonly #access: 'read' | 'create'
+  readonly #access: Access
   readonly #takeStep: TakeStep
   readonly #underWay = new Set<Promise<unknown>>()
   #position = 0
   #isClosed = false
 
-  constructor(disk: SimulatedDisk, inode: Inode, path: string, access: 'read' | 'create', step: TakeStep) {
+  constructor(disk: SimulatedDisk, inode: Inode, path: string, access: Access, step: TakeStep) {
     this.#disk = disk
     this.#inode = inode
     this.#path = path
@@ -827,7 +885,7 @@ class SimulatedOpenFile implements OpenFile {
     return this.#step({ operation: 'read', path: this.#path }, 'read', () => {
       if (buffer.length === 0) return 0
       this.#beOpen()
-      if (this.#access !== 'read') throw pathError('EBADF')
+      if (this.#access === 'create') throw pathError('EBADF')
       if (this.#inode.kind !== 'file') throw pathError('EISDIR')
       const bytes = this.#inode.content.subarray(this.#position, this.#position + buffer.length)
       buffer.set(bytes)
@@ -848,6 +906,20 @@ class SimulatedOpenFile implements OpenFile {
         const part = given.subarray(0, written)
         this.#disk.writeAt(this.#inode, this.#position, part)
         this.#position += part.length
+      },
+    )
+  }
+
+  writeAt(bytes: Uint8Array, position: number): Promise<void> {
+    const given = bytes.slice()
+    return this.#step(
+      { operation: 'write', path: this.#path, bytes: bytes.length },
+      'write',
+      (written = given.length) => {
+        if (given.length === 0) return
+        this.#beOpen()
+        if (this.#access !== 'create' || this.#inode.kind !== 'file') throw pathError('EBADF')
+        this.#disk.writeAt(this.#inode, position, given.subarray(0, written))
       },
     )
   }
