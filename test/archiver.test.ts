@@ -107,6 +107,7 @@ function stage(module: TestModule = {}, options: StageOptions = {}) {
           server_version_num: undefined,
           system_identifier: undefined,
           wal_segment_size: undefined,
+          wal_page_magic: undefined,
         },
         gucs: new GucRegistry({ log }),
         registerWorker: () => {},

@@ -52,6 +52,7 @@ async function startServer({ files, dataDirectory, with: atStart, hostName = 'ho
       server_version_num: undefined,
       system_identifier: undefined,
       wal_segment_size: undefined,
+      wal_page_magic: undefined,
     },
     gucs,
     registerWorker: () => {},

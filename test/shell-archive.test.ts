@@ -40,6 +40,7 @@ async function stage(
       server_version_num: undefined,
       system_identifier: undefined,
       wal_segment_size: undefined,
+      wal_page_magic: undefined,
     },
     gucs: new GucRegistry({ log }),
     registerWorker: () => {},

@@ -1,6 +1,7 @@
 import type { ServerFacts } from '../host/archive-server.ts'
 import type { Files } from '../system/files.ts'
 import { longPageHeaderBytes, parseLongPageHeader } from '../wal/page-header.ts'
+import { pageMagicOf } from '../wal/page-magic.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 
 /**
@@ -8,11 +9,13 @@ import { walFileKind } from '../wal/wal-file-name.ts'
  * archived from as well, so whatever is missing or unreadable is `undefined`.
  */
 export async function clusterFacts(files: Files, dataDirectory: string): Promise<ServerFacts> {
+  const version = await versionNumber(files, dataDirectory)
   return {
     data_directory: dataDirectory,
-    server_version_num: await versionNumber(files, dataDirectory),
+    server_version_num: version,
     system_identifier: await systemIdentifier(files, dataDirectory),
     wal_segment_size: await walSegmentSize(files, dataDirectory),
+    wal_page_magic: version === undefined ? undefined : pageMagicOf(version),
   }
 }
 
@@ -23,7 +26,7 @@ async function versionNumber(files: Files, dataDirectory: string): Promise<numbe
 }
 
 /** The first field of the control file, in every version. */
-async function systemIdentifier(files: Files, dataDirectory: string): Promise<string | undefined> {
+export async function systemIdentifier(files: Files, dataDirectory: string): Promise<string | undefined> {
   const bytes = await firstBytes(files, `${dataDirectory}/global/pg_control`, 8)
   return bytes?.readBigUInt64LE(0).toString()
 }

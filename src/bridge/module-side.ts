@@ -8,15 +8,20 @@ import type { RawSetting, Settings } from '../host/settings.ts'
 import { settingsOf } from '../host/settings.ts'
 import { startModule } from '../host/start-module.ts'
 import type { Files } from '../system/files.ts'
-import { DeclaringGucRegistry } from './declaring-guc-registry.ts'
+import { DeclaringGucRegistry, type ServerGuc } from './declaring-guc-registry.ts'
+import { replacementCharacter } from './frame.ts'
 import type { FromServer, Hello, ServerSetting, ServerSettings, ToServer } from './messages.ts'
 
 export interface ModuleSideOptions {
   files: Files
   send(message: ToServer): void
+  /** Settings that the library in the server defines itself. */
+  inServer: readonly ServerGuc[]
   /** What the server's configuration files say, without what its command line overrides. */
-  settingsAsWritten(configFile: string): Promise<Settings>
-  load(hello: Hello): Promise<LoadedModule>
+  settingsAsWritten(configFile: string, dataDirectory: string): Promise<Settings>
+  /** A name of the working directory that is always UTF-8, where the system has one. */
+  nameOfWorkingDirectory(): Promise<string | undefined>
+  load(hello: Hello, dataDirectory: string): Promise<LoadedModule>
   /** The workers of the module that was loaded. */
   workers(source: string, dataDirectory: string, log: Log): BackgroundWorkers
 }
@@ -35,13 +40,14 @@ export class ModuleSide {
   #settled: Promise<void> = Promise.resolve()
   #host: ModuleHost | undefined
   #lookAhead: LookAhead | undefined
+  #dataDirectory = ''
   #archiveAhead = 1
   #workers: BackgroundWorkers | undefined
 
   constructor(options: ModuleSideOptions) {
     this.#options = options
     this.#log = message => options.send({ type: 'log', message })
-    this.#gucs = new DeclaringGucRegistry({ log: this.#log, send: options.send })
+    this.#gucs = new DeclaringGucRegistry({ log: this.#log, send: options.send, inServer: options.inServer })
   }
 
   /** Acts on one message. Resolves with an exit status when the process has to end. */
@@ -78,13 +84,16 @@ export class ModuleSide {
   }
 
   async #start(hello: Hello): Promise<void> {
+    const dataDirectory = await this.#dataDirectoryOf(hello)
+    if (hello.module.includes(replacementCharacter)) throw notUtf8('the value of "pgarchivist.module"')
+    this.#dataDirectory = dataDirectory
     this.#gucs.load(rawSettings(hello.settings))
     this.#archiveAhead = hello.archiveAhead
-    const { source, init } = await this.#options.load(hello)
-    const workers = this.#options.workers(source, hello.dataDirectory, this.#log)
+    const { source, init } = await this.#options.load(hello, dataDirectory)
+    const workers = this.#options.workers(source, dataDirectory, this.#log)
     this.#host = await startModule({
       init,
-      facts: factsOf(hello),
+      facts: factsOf(hello, dataDirectory),
       gucs: this.#gucs,
       registerWorker: worker => workers.register(worker),
       log: this.#log,
@@ -92,7 +101,7 @@ export class ModuleSide {
     const host = this.#host
     this.#lookAhead = new LookAhead({
       files: this.#options.files,
-      dataDirectory: hello.dataDirectory,
+      dataDirectory,
       archiveFile: (file, path, signal) => host.archiveFile(file, path, signal),
       filesAtOnce: () => (host.archivesAhead ? this.#archiveAhead : 1),
       signal: this.#stop.signal,
@@ -102,9 +111,16 @@ export class ModuleSide {
     this.#options.send({ type: 'ready' })
   }
 
+  /** The server's path of it, or another name for the same: this process works in it, and stays there. */
+  async #dataDirectoryOf({ dataDirectory }: Hello): Promise<string> {
+    const name = dataDirectory ?? (await this.#options.nameOfWorkingDirectory())
+    if (name === undefined) throw notUtf8('the path of the data directory')
+    return name
+  }
+
   async #reload(message: ServerSettings): Promise<void> {
     this.#archiveAhead = message.archiveAhead
-    const asWritten = await this.#options.settingsAsWritten(message.configFile)
+    const asWritten = await this.#options.settingsAsWritten(message.configFile, this.#dataDirectory)
     const changes = this.#gucs.reload(mergeWritten(rawSettings(message.settings), asWritten))
     if (changes.length > 0) this.#lookAhead?.forget()
     this.#workers?.reload(this.#gucs.values())
@@ -135,6 +151,12 @@ export class ModuleSide {
   }
 }
 
+function notUtf8(what: string): ReportedError {
+  const errhint =
+    'Programs in TypeScript find files only where their paths are UTF-8. A symbolic link can be such a path.'
+  return new ReportedError('FATAL', { errmsg: `${what} is not UTF-8`, errhint })
+}
+
 /**
  * The server keeps the old value of a setting where the new one is refused, and keeps silent about it. What is written
  * in its files is looked at too, so that the refusal can be told.
@@ -145,12 +167,13 @@ function mergeWritten(inForce: Settings, asWritten: Settings): Settings {
   return settings
 }
 
-function factsOf(hello: Hello): ServerFacts {
+function factsOf(hello: Hello, dataDirectory: string): ServerFacts {
   return {
-    data_directory: hello.dataDirectory,
+    data_directory: dataDirectory,
     server_version_num: hello.serverVersionNum,
     system_identifier: hello.systemIdentifier,
     wal_segment_size: hello.walSegmentSize,
+    wal_page_magic: hello.walPageMagic,
   }
 }
 

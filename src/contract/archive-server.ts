@@ -47,6 +47,8 @@ export interface ArchiveServer {
   readonly system_identifier: string | undefined
   /** Bytes in a WAL segment; `undefined` where there is no segment that tells. */
   readonly wal_segment_size: number | undefined
+  /** XLOG_PAGE_MAGIC, the first number on each page of WAL, which tells the major version; `undefined` where it is not known. */
+  readonly wal_page_magic: number | undefined
   /** Version of this contract: grows by one when something is added. */
   readonly contract_version: 1
 }

@@ -1,3 +1,4 @@
+import { pageMagicOf } from '../wal/page-magic.ts'
 import type { ArchiveServer } from './archive-server.ts'
 import { type AnyLevel, type ErrorReport, type LogMessage, ReportedError } from './error-report.ts'
 import type { GucCheck, GucDeclaration, GucVariable } from './guc.ts'
@@ -79,6 +80,7 @@ export function createConformanceServer(
     data_directory: dataDirectory,
     system_identifier: String(systemIdentifier),
     wal_segment_size: segmentSize,
+    wal_page_magic: pageMagicOf(conformanceServerVersion),
     contract_version: 1,
   }
   return {

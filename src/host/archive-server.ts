@@ -12,7 +12,7 @@ import type { GucRegistry } from './guc-registry.ts'
 /** What a module may know of the cluster that it archives for. */
 export type ServerFacts = Pick<
   ArchiveServer,
-  'server_version_num' | 'data_directory' | 'system_identifier' | 'wal_segment_size'
+  'server_version_num' | 'data_directory' | 'system_identifier' | 'wal_segment_size' | 'wal_page_magic'
 >
 
 /** The `server` of one module, and the host's own view of what the module did with it. */

@@ -3,6 +3,8 @@ export interface LongPageHeader {
   /** Tells the major version; PostgreSQL changes it with each. */
   magic: number
   timeline: number
+  /** The LSN of the page, which for the first one is that of its segment. */
+  pageAddress: bigint
   /** The cluster that wrote it, as `pg_controldata` shows it. */
   systemIdentifier: bigint
   segmentBytes: number
@@ -21,6 +23,7 @@ export function parseLongPageHeader(bytes: Uint8Array): LongPageHeader | undefin
   return {
     magic: view.getUint16(0, true),
     timeline: view.getUint32(4, true),
+    pageAddress: view.getBigUint64(8, true),
     systemIdentifier: view.getBigUint64(24, true),
     segmentBytes,
   }

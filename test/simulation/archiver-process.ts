@@ -1,5 +1,5 @@
 import { Archiver } from '../../src/archiver/archiver.ts'
-import type { ArchiveModuleInit } from '../../src/contract/archive-module.ts'
+import type { ArchiveModuleCallbacks, ArchiveModuleInit } from '../../src/contract/archive-module.ts'
 import type { ArchiveServer } from '../../src/contract/archive-server.ts'
 import {
   type AnyLevel,
@@ -8,6 +8,7 @@ import {
   ReportedError,
 } from '../../src/contract/error-report.ts'
 import type { ArchiveServerHandle } from '../../src/host/archive-server.ts'
+import { type ArchiveFile, LookAhead } from '../../src/host/look-ahead.ts'
 import { ModuleHost } from '../../src/host/module-host.ts'
 import { basicArchive } from '../../src/modules/basic-archive.ts'
 import type { Clock } from '../../src/system/clock.ts'
@@ -20,6 +21,10 @@ import { archiveDirectory, dataDirectory, type Judge } from './judge.ts'
 export interface Lies {
   files?: (files: Files) => Files
   module?: (init: ArchiveModuleInit) => ArchiveModuleInit
+  /** What only the look-ahead sees. */
+  aheadFiles?: (files: Files) => Files
+  /** Between the look-ahead and the module. */
+  ahead?: (archiveFile: ArchiveFile) => ArchiveFile
 }
 
 export interface ProcessOptions {
@@ -29,7 +34,11 @@ export interface ProcessOptions {
   lies: Lies
   fate: (step: Step) => Fate | undefined
   delay: (step: Step) => Promise<void>
+  /** How many files the module is given at once. More than one: it archives ahead. */
+  filesAtOnce: number
   losesNotification: () => boolean
+  /** Told of each attempt that the archiver counts as failed. */
+  failed: (file: string) => void
   stepped: (step: Step, code: string | undefined) => void
   stopped: (step: Step) => void
   log: (message: LogMessage) => void
@@ -41,6 +50,9 @@ export class ArchiverProcess {
   readonly exited: Promise<number>
   readonly #files: SimulatedFiles
   readonly #archiver: Archiver
+  readonly #stop = new AbortController()
+  #lookAhead: LookAhead | undefined
+  #requested: string | undefined
 
   constructor(options: ProcessOptions) {
     const { clock, disk, judge, lies, log } = options
@@ -69,18 +81,61 @@ export class ArchiverProcess {
       settings: { archive_library: 'basic_archive', archive_command: '', reload: () => {} },
       startModule: async () => {
         const handle = archiveServer(log)
-        const callbacks = await init(handle.server)
+        const given = await init(handle.server)
+        const callbacks = options.filesAtOnce > 1 ? await this.#ahead(given, handle, options, files) : given
         const archive = callbacks.archive_file_cb.bind(callbacks)
         callbacks.archive_file_cb = async (state, file, path, context) => {
+          this.#requested = file
           const answer = await archive(state, file, path, context)
+          this.#requested = undefined
           if (answer && !this.isDead) judge.acknowledge(file)
           return answer
         }
         return ModuleHost.start(callbacks, handle, log)
       },
-      events: { archiving: () => {}, archived: () => {}, failed: () => {}, idle: () => {} },
+      events: { archiving: () => {}, archived: () => {}, failed: options.failed, idle: () => {} },
     })
-    this.exited = this.#archiver.run()
+    this.exited = this.#archiver.run().finally(() => {
+      this.#stop.abort()
+      // What it had begun ahead ends with the process.
+      if (options.filesAtOnce > 1) this.#files.kill()
+    })
+  }
+
+  /** The module as the bridge runs it: what the archiver asks for may have been archived before. */
+  async #ahead(
+    callbacks: ArchiveModuleCallbacks,
+    handle: ArchiveServerHandle,
+    { log, lies, filesAtOnce }: ProcessOptions,
+    files: Files,
+  ): Promise<ArchiveModuleCallbacks> {
+    const host = await ModuleHost.start(
+      { archive_file_cb: callbacks.archive_file_cb.bind(callbacks) },
+      handle,
+      message => {
+        if (!this.isDead) log(message)
+      },
+    )
+    const archiveFile: ArchiveFile = (file, path, signal) => host.archiveFile(file, path, signal)
+    this.#lookAhead = new LookAhead({
+      files: lies.aheadFiles?.(files) ?? files,
+      dataDirectory,
+      archiveFile: lies.ahead?.(archiveFile) ?? archiveFile,
+      filesAtOnce: () => filesAtOnce,
+      signal: this.#stop.signal,
+    })
+    const lookAhead = this.#lookAhead
+    return { ...callbacks, archive_file_cb: (_state, file) => lookAhead.archive(file) }
+  }
+
+  /** What the archiver waits for at the moment. */
+  get requested(): string | undefined {
+    return this.isDead ? undefined : this.#requested
+  }
+
+  /** As after a reload that changed a setting. */
+  forget(): void {
+    this.#lookAhead?.forget()
   }
 
   get isDead(): boolean {
@@ -139,6 +194,7 @@ function archiveServer(log: (message: LogMessage) => void): ArchiveServerHandle 
     data_directory: dataDirectory,
     system_identifier: '7000000000000000001',
     wal_segment_size: undefined,
+    wal_page_magic: undefined,
     contract_version: 1,
   }
   return { server, takeCheckErrdetail: () => undefined, throwIfEnding: () => {} }
