@@ -20,6 +20,7 @@ import { availableMajors } from './support/postgresql-server.ts'
 import { buildableMajors, buildServerLibrary, serverHeaders } from './support/server-library.ts'
 import { checkout } from './support/unprivileged.ts'
 
+// The contract is tried in all majors, what does not depend on them in the oldest and the newest stable one.
 const majors = [15, 18]
 const available = await availableMajors()
 const allMajors = (await buildableMajors()).filter(major => available.includes(major))
@@ -46,7 +47,7 @@ describe('with the library in the server', { concurrency: 6 }, () => {
   for (const major of allMajors) {
     test(`the module basic_archive archives in PostgreSQL ${major}`, async t => {
       t.diagnostic(`PostgreSQL major covered: ${major}`)
-      await using bridged = await BridgedServer.start({ major, module: 'basic_archive' })
+      await using bridged = await BridgedServer.start({ major, module: 'basic_archive', timeouts: 'default' })
       const { archive } = bridged.places
       await bridged.staysUp(async () => {
         await bridged.postgres.configure({ 'basic_archive.archive_directory': archive })
@@ -62,12 +63,11 @@ describe('with the library in the server', { concurrency: 6 }, () => {
       await bridged.postgres.stop('fast')
       await bridged.leavesNobody()
     })
-  }
 
-  for (const major of majors) {
     test(`PostgreSQL ${major} gives the callbacks their state, and files of all kinds in its order`, async () => {
       await using bridged = await BridgedServer.start({
         major,
+        timeouts: 'default',
         module: ({ archive, journal, trouble }) => `
 import { appendFileSync, copyFileSync, existsSync } from 'node:fs'
 const note = text => appendFileSync('${journal}', text + '\\n')
@@ -226,39 +226,17 @@ export function _PG_archive_module_init(server) {
       })
     })
 
-    // To tell whether somebody may see such a setting the server looks into its catalogs, which an archiver cannot.
-    test(`a setting that only superusers may see can be read and changed in PostgreSQL ${major}`, async () => {
-      await using bridged = await BridgedServer.start({
-        major,
-        module: ({ archive, journal }) => `
-import { appendFileSync, copyFileSync } from 'node:fs'
-export function _PG_archive_module_init(server) {
-  const secret = server.DefineCustomStringVariable({ name: 'probe.secret', short_desc: 'A secret.', boot_value: '', flags: ['GUC_SUPERUSER_ONLY'] })
-  return {
-    archive_file_cb(state, file, path) {
-      appendFileSync('${journal}', secret.value + '\\n')
-      copyFileSync(path, '${archive}/' + file)
-      return true
-    },
-  }
-}`,
-        settings: { 'probe.secret': 'a' },
-      })
-      await bridged.staysUp(async () => {
-        await bridged.archives(await bridged.postgres.switchWal())
-        await bridged.postgres.configure({ 'probe.secret': 'b' })
-        await bridged.archives(await bridged.postgres.switchWal())
-        assert.deepEqual(await bridged.journal(), ['a', 'b'])
-      })
-    })
-
     test(`another module is used after a reload in PostgreSQL ${major}, and contrib's library after another`, async () => {
       const withShutdown = (name: string) =>
         copyingWith({
           callback: `shutdown_cb() { note('shutdown of ${name}') },`,
           inInit: `note('init of ${name}')`,
         })
-      await using bridged = await BridgedServer.start({ major, module: withShutdown('one') })
+      await using bridged = await BridgedServer.start({
+        major,
+        timeouts: 'default',
+        module: withShutdown('one'),
+      })
       const { postgres } = bridged
       const two = await bridged.writeModule(withShutdown('two'), 'two.ts')
       await bridged.staysUp(async () => {
@@ -293,6 +271,81 @@ export function _PG_archive_module_init(server) {
           (await bridged.processes()).filter(each => each.includes('pgarchivist:')),
           [],
         )
+      })
+    })
+
+    test(`PostgreSQL ${major} is given files in its order while the module has several of them at once`, async () => {
+      await using bridged = await BridgedServer.start({
+        major,
+        timeouts: 'default',
+        module: ({ archive, journal, trouble }) => `
+import { appendFileSync, copyFileSync, existsSync } from 'node:fs'
+const note = text => appendFileSync('${journal}', text + '\\n')
+let atOnce = 0
+export function _PG_archive_module_init(server) {
+  return {
+    archive_ahead: true,
+    async archive_file_cb(state, file, path) {
+      if (existsSync('${trouble}')) return false
+      note('begins ' + file)
+      note('at once ' + ++atOnce)
+      // Until there are as many as there may be, or no more come.
+      for (let times = 0; times < 100 && atOnce < 3; times++) await new Promise(resolve => setTimeout(resolve, 5))
+      copyFileSync(path, '${archive}/' + file)
+      atOnce--
+      note('ends ' + file)
+      return true
+    },
+  }
+}`,
+        settings: { 'pgarchivist.archive_ahead': '3' },
+        isInTrouble: true,
+      })
+      const files = Array.from({ length: 9 }, (_, at) => `0000000100000A000000000${at + 1}`)
+      for (const file of files) await bridged.makeReady(file, `content of ${file}`)
+      await bridged.endTrouble()
+      const first = await bridged.postgres.switchWal()
+      for (const file of [first, ...files]) await bridged.archives(file)
+      const journal = await bridged.journal()
+      const begun = journal.flatMap(line => /^begins (.*)$/.exec(line)?.[1] ?? [])
+      assert.deepEqual([...new Set(begun)].toSorted(), [first, ...files])
+      for (const file of files) {
+        const itsLines = journal.filter(line => line.endsWith(file)).map(line => line.replace(file, ''))
+        // Again is allowed, and may be under way; at once it is not.
+        assert.match(itsLines.join(''), /^(begins ends )+(begins )?$/)
+      }
+      assert(journal.includes('at once 3'))
+      assert(!journal.includes('at once 4'))
+      await bridged.counts({ archived_count: 10, failed_count: 0, last_archived_wal: files.at(-1) ?? '' })
+      await bridged.postgres.stop('fast')
+      await bridged.leavesNobody()
+    })
+  }
+
+  for (const major of majors) {
+    // To tell whether somebody may see such a setting the server looks into its catalogs, which an archiver cannot.
+    test(`a setting that only superusers may see can be read and changed in PostgreSQL ${major}`, async () => {
+      await using bridged = await BridgedServer.start({
+        major,
+        module: ({ archive, journal }) => `
+import { appendFileSync, copyFileSync } from 'node:fs'
+export function _PG_archive_module_init(server) {
+  const secret = server.DefineCustomStringVariable({ name: 'probe.secret', short_desc: 'A secret.', boot_value: '', flags: ['GUC_SUPERUSER_ONLY'] })
+  return {
+    archive_file_cb(state, file, path) {
+      appendFileSync('${journal}', secret.value + '\\n')
+      copyFileSync(path, '${archive}/' + file)
+      return true
+    },
+  }
+}`,
+        settings: { 'probe.secret': 'a' },
+      })
+      await bridged.staysUp(async () => {
+        await bridged.archives(await bridged.postgres.switchWal())
+        await bridged.postgres.configure({ 'probe.secret': 'b' })
+        await bridged.archives(await bridged.postgres.switchWal())
+        assert.deepEqual(await bridged.journal(), ['a', 'b'])
       })
     })
 
@@ -357,10 +410,17 @@ export function beside() {
           ),
           [
             'pgarchivist.archive_ahead 4 ',
+            'pgarchivist.compression_level 1 ',
+            'pgarchivist.encryption_recipients  ',
             'pgarchivist.file_timeout 1000 ms',
+            'pgarchivist.header_check on ',
+            'pgarchivist.identity_file  ',
             'pgarchivist.memory_limit 512 MB',
             'pgarchivist.module <root>/module.ts ',
             'pgarchivist.node  ',
+            'pgarchivist.repository  ',
+            'pgarchivist.spool_directory  ',
+            'pgarchivist.spool_limit 1048576 kB',
             'pgarchivist.start_timeout 5000 ms',
             'pgarchivist.stop_timeout 1000 ms',
           ],
@@ -419,7 +479,7 @@ export function beside() {
 })
 
 describe('when the process beside the archiver is', { concurrency: 6 }, () => {
-  for (const major of majors) {
+  for (const major of allMajors) {
     test(`killed in PostgreSQL ${major}, the next file finds another one`, async () => {
       await using bridged = await BridgedServer.start({ major, module: copying() })
       await bridged.staysUp(async () => {
@@ -436,7 +496,9 @@ describe('when the process beside the archiver is', { concurrency: 6 }, () => {
       await bridged.postgres.stop('fast')
       await bridged.leavesNobody()
     })
+  }
 
+  for (const major of majors) {
     test(`stopped in PostgreSQL ${major}, it is replaced, and nobody waits for it`, async () => {
       await using bridged = await BridgedServer.start({ major, module: copying() })
       await bridged.staysUp(async session => {

@@ -126,6 +126,20 @@ test('a request for a file that is under way waits for that attempt', async () =
   assert.deepEqual(await Promise.all([again, second]), [true, true])
 })
 
+test('an attempt ahead that fails while its file is asked for is made again, and that one counts', async () => {
+  for (const counts of [true, false]) {
+    const { lookAhead, begun, answer, settle } = stage({ ready: [1, 2], filesAtOnce: 2 })
+    void lookAhead.archive(segment(1))
+    await settle()
+    const second = lookAhead.archive(segment(2))
+    await answer(2, false)
+    assert.deepEqual(begun(), [1, 2, 2])
+    await answer(2, counts)
+    assert.equal(await second, counts)
+    assert.deepEqual(begun(), [1, 2, 2])
+  }
+})
+
 test('the requested file never waits for a place', async () => {
   const { lookAhead, begun, settle } = stage({ ready: [2, 3, 4], filesAtOnce: 2 })
   void lookAhead.archive(segment(2))
@@ -155,6 +169,23 @@ test('what was archived ahead is forgotten when settings change', async () => {
   void lookAhead.archive(segment(2))
   await settle()
   assert.deepEqual(begun(), [1, 2, 2])
+})
+
+test('what is under way when settings change is not kept, and a request that waited for it begins again', async () => {
+  const { lookAhead, begun, answer, settle } = stage({ ready: [1, 2, 3], filesAtOnce: 3 })
+  void lookAhead.archive(segment(1))
+  await settle()
+  const second = lookAhead.archive(segment(2))
+  lookAhead.forget()
+  await answer(2, true)
+  assert.deepEqual(begun(), [1, 2, 3, 2])
+  await answer(3, true)
+  const third = lookAhead.archive(segment(3))
+  await settle()
+  assert.deepEqual(begun(), [1, 2, 3, 2, 3])
+  await answer(2, false)
+  await answer(3, true)
+  assert.deepEqual(await Promise.all([second, third]), [false, true])
 })
 
 test('nothing is begun ahead once the archiver ends', async () => {

@@ -80,6 +80,7 @@ async function simulate(): Promise<void> {
     first: Number(values.first),
     seeds: Number(values.seeds),
     minutes: Number(values.minutes),
+    ahead: values.ahead,
     progress: done => {
       if (done % progressEvery === 0) console.log(`${done} seeds`)
     },

@@ -1,7 +1,8 @@
 import type { Log, LogMessage } from '../contract/error-report.ts'
 import { type Clock, resolvesWithin } from '../system/clock.ts'
-import { FrameSplitter } from './frame.ts'
+import { FrameSplitter, ProtocolError } from './frame.ts'
 import { decodeFromServer, encodeToServer, type FromServer, type ToServer } from './messages.ts'
+import { OutputBudget } from './output-budget.ts'
 
 const memoryLookIntervalMs = 500
 const mebibyte = 1024 * 1024
@@ -15,6 +16,11 @@ const unansweredAttemptsMax = 3
 
 // The server reads only while it waits. What a module says in a call that it takes no part in must not fill our memory.
 const unsentBytesMax = 1024 * 1024
+
+// The server's end waits as long as this one, and began to a little earlier. It shall be the first to speak.
+const afterServerMs = 200
+
+const requestMax = 2_147_483_647
 
 export interface BridgeOptions {
   clock: Clock
@@ -33,6 +39,19 @@ export interface BridgeOptions {
 type ArchiveRequest = Extract<FromServer, { type: 'archive' }>
 
 /**
+ * What the server's end may say: first `hello`, then nothing but `quit` until it was told `ready`, then everything but
+ * another `hello`, and after `quit` nothing.
+ */
+type State = 'greeting' | 'starting' | 'serving' | 'quitting'
+
+const allowed: Record<State, readonly FromServer['type'][]> = {
+  greeting: ['hello'],
+  starting: ['quit'],
+  serving: ['settings', 'check', 'archive', 'ping', 'quit'],
+  quitting: [],
+}
+
+/**
  * The thread that serves the channel. It runs nothing of the module, so that it always answers: it passes requests to
  * the thread of the module and answers back, and ends the process when that thread is blocked or the process has grown
  * too large. What is lost by that is started again by the server's end.
@@ -44,12 +63,14 @@ export class Bridge {
   readonly #open = new Map<number, AbortController>()
   /** Attempts in a row that got no answer in their time, by file. */
   readonly #unanswered = new Map<string, number>()
-  #isStarting = true
+  readonly #budgets: { debug: OutputBudget; other: OutputBudget }
+  #state: State = 'greeting'
+  #lastRequest: number | undefined
   #memoryLimitBytes = 0
-  #dropped = 0
 
   constructor(options: BridgeOptions) {
     this.#options = options
+    this.#budgets = { debug: new OutputBudget(options.clock), other: new OutputBudget(options.clock) }
   }
 
   /** Bytes from the server. */
@@ -67,10 +88,22 @@ export class Bridge {
   /** A message from the thread of the module. */
   forward(message: ToServer): void {
     if (message.type === 'log') return this.#log(message.message)
-    if (message.type === 'ready') this.#isStarting = false
-    if (message.type === 'checked' || message.type === 'archived') this.#close(message.request)
-    if (message.type === 'archived') this.#unanswered.delete(message.file)
+    if (message.type === 'ready' && this.#state === 'starting') this.#state = 'serving'
+    if (message.type === 'archived') {
+      this.#unanswered.delete(message.file)
+      if (message.archived) for (const budget of Object.values(this.#budgets)) budget.reward()
+    }
+    // While the server listens: its log says what is missing of an attempt before it says how that ended.
+    if (message.type === 'checked' || message.type === 'archived') {
+      this.#tellLeftOut()
+      this.#close(message.request)
+    }
     this.#write(message)
+  }
+
+  /** Nothing more is forwarded. */
+  end(): void {
+    this.#tellLeftOut()
   }
 
   /** Looks at the memory of this process for as long as it lives. */
@@ -82,7 +115,7 @@ export class Bridge {
       if (this.#memoryLimitBytes === 0 || bytes <= this.#memoryLimitBytes) continue
       const used = Math.round(bytes / mebibyte)
       const limit = Math.round(this.#memoryLimitBytes / mebibyte)
-      this.#log({
+      this.say({
         level: 'WARNING',
         errmsg: `archive module uses ${used} MB of memory and is started again`,
         errhint: `"pgarchivist.memory_limit" is ${limit} MB.`,
@@ -92,24 +125,33 @@ export class Bridge {
   }
 
   #handle(message: FromServer): void {
+    if (!allowed[this.#state].includes(message.type)) {
+      throw new ProtocolError(`"${message.type}" is not possible while ${this.#state}`)
+    }
     switch (message.type) {
       case 'ping':
         this.#write({ type: 'pong' })
         return
       case 'hello':
+        this.#state = 'starting'
+        this.#memoryLimitBytes = message.memoryLimit * mebibyte
+        break
       case 'settings':
         this.#memoryLimitBytes = message.memoryLimit * mebibyte
         break
       case 'check':
+        this.#expectNext(message.request)
         this.#open.set(message.request, new AbortController())
         break
       case 'archive': {
+        this.#expectNext(message.request)
         const answered = new AbortController()
         this.#open.set(message.request, answered)
         void this.#watchCall(message, answered.signal)
         break
       }
       case 'quit':
+        this.#state = 'quitting'
         break
       default:
         message satisfies never
@@ -117,19 +159,35 @@ export class Bridge {
     this.#options.moduleThread.post(message)
   }
 
+  /** Requests are numbered one after the other, so that no answer can be taken for another. */
+  #expectNext(request: number): void {
+    const last = this.#lastRequest
+    this.#lastRequest = request
+    if (last === undefined || request === (last === requestMax ? 1 : last + 1)) return
+    throw new ProtocolError(`request ${request} does not follow ${last}`)
+  }
+
   /** When the time of a call has ended, is it waiting for something, or does it hold its thread? */
   async #watchCall({ request, timeoutMs, file }: ArchiveRequest, answered: AbortSignal): Promise<void> {
     const { clock, moduleThread, exit } = this.#options
-    await clock.sleep(timeoutMs, answered)
+    await clock.sleep(timeoutMs + afterServerMs, answered)
     if (answered.aborted) return
     this.#close(request) // the server does not wait for it any longer
+    this.#tellLeftOut()
     const attempts = (this.#unanswered.get(file) ?? 0) + 1
     this.#unanswered.set(file, attempts)
     if (await resolvesWithin(blockedAfterMs, moduleThread.isAlive(), clock)) {
       if (attempts < unansweredAttemptsMax || !this.#unanswered.has(file)) return
       const errmsg = `archive module has not answered for "${file}" in ${attempts} attempts and is started again`
-      this.#log({ level: 'WARNING', errmsg })
-    } else this.#log({ level: 'WARNING', errmsg: 'archive module blocks its thread and is started again' })
+      this.say({ level: 'WARNING', errmsg, errhint: 'See "pgarchivist.file_timeout".' })
+    } else {
+      const errdetail = `It was given "${file}".`
+      this.say({
+        level: 'WARNING',
+        errmsg: 'archive module blocks its thread and is started again',
+        errdetail,
+      })
+    }
     exit(1)
   }
 
@@ -139,21 +197,52 @@ export class Bridge {
   }
 
   #log(message: LogMessage): void {
-    const isHeard = this.#isStarting || this.#open.size > 0
-    if (!isHeard) return this.#options.stderr(message)
-    if (this.#options.channel.unsentBytes() > unsentBytesMax) {
-      this.#dropped++
-      return
+    const budget = message.level.startsWith('DEBUG') ? this.#budgets.debug : this.#budgets.other
+    // Why an attempt has failed is never left out. It can be said once in each.
+    const isMust = ['ERROR', 'FATAL', 'PANIC'].includes(message.level)
+    if (!isMust) {
+      const isBehind = this.#isHeard && this.#options.channel.unsentBytes() > unsentBytesMax
+      const isTaken = isBehind ? budget.leaveOut() : budget.take(sizeOf(message))
+      if (!isTaken) return
     }
-    if (this.#dropped > 0) {
-      const errmsg = `${this.#dropped} messages of the archive module came too fast and were dropped`
-      this.#dropped = 0
-      this.#write({ type: 'log', message: { level: 'WARNING', errmsg } })
-    }
-    this.#write({ type: 'log', message })
+    this.#tellLeftOut([budget])
+    this.say(message)
+  }
+
+  #tellLeftOut(budgets: readonly OutputBudget[] = Object.values(this.#budgets)): void {
+    const dropped = budgets.reduce((sum, budget) => sum + budget.takeLeftOut(), 0)
+    if (dropped === 0) return
+    const errmsg = `${dropped} messages of the archive module came too fast and were dropped`
+    this.say({ level: 'WARNING', errmsg })
+  }
+
+  get #isHeard(): boolean {
+    return this.#state === 'starting' || this.#state === 'quitting' || this.#open.size > 0
+  }
+
+  /** What is to be told of the module, however much the module says itself. */
+  say(message: LogMessage): void {
+    if (this.#isHeard) this.#write({ type: 'log', message })
+    else this.#options.stderr(message)
   }
 
   #write(message: ToServer): void {
-    this.#options.channel.write(encodeToServer(message))
+    let frame: Uint8Array
+    try {
+      frame = encodeToServer(message)
+    } catch (thrown) {
+      // What a module without a compiler gave us for a text, and nobody has looked at.
+      const errmsg = thrown instanceof Error ? thrown.message : String(thrown)
+      this.#options.stderr({
+        level: 'FATAL',
+        errmsg: `pgarchivist: could not send "${message.type}": ${errmsg}`,
+      })
+      return this.#options.exit(1)
+    }
+    this.#options.channel.write(frame)
   }
+}
+
+function sizeOf({ errmsg, errdetail, errhint }: LogMessage): number {
+  return errmsg.length + (errdetail?.length ?? 0) + (errhint?.length ?? 0)
 }

@@ -1,4 +1,5 @@
-import type { Log } from '../contract/error-report.ts'
+import { isDeepStrictEqual } from 'node:util'
+import { type ErrorReport, type Log, ReportedError } from '../contract/error-report.ts'
 import type {
   GucBool,
   GucDeclaration,
@@ -8,11 +9,23 @@ import type {
   GucString,
   GucVariable,
 } from '../contract/guc.ts'
-import { GucRegistry } from '../host/guc-registry.ts'
+import { GucRegistry, type SettingChange } from '../host/guc-registry.ts'
+import { type Settings, settingKey } from '../host/settings.ts'
+import { declarationRefusal, declarationsMax, prefixRefusal, reservationsMax } from './declaration-refusal.ts'
+import { replacementCharacter } from './frame.ts'
 import type { SettingDeclaration, ToServer } from './messages.ts'
 
 const int32Min = '-2147483648'
 const int32Max = '2147483647'
+
+/** The library in the server defines settings under this prefix itself, and no others can be declared. */
+const ownPrefix = 'pgarchivist'
+
+/** A setting that the library in the server defines, for a module to declare in the same words. */
+export type ServerGuc =
+  | ({ type: 'bool' } & GucBool)
+  | ({ type: 'int' } & GucInt)
+  | ({ type: 'string' } & GucString)
 
 /**
  * The settings of a module that runs for a real server. Values are parsed and checked here, as without one. Each
@@ -20,68 +33,202 @@ const int32Max = '2147483647'
  * said here at that moment is only what it cannot know, the refusal of a check hook.
  */
 export class DeclaringGucRegistry extends GucRegistry {
+  readonly #log: Log
   readonly #send: (message: ToServer) => void
   readonly #filter: RefusalFilter
+  /** By lower-case name. */
+  readonly #inServer: ReadonlyMap<string, SettingDeclaration>
+  /** What the server has said; the library in it may be older than this end. */
+  #told: Settings = new Map()
+  readonly #reserved = new Set<string>()
+  #declarations = 0
 
-  constructor({ log, send }: { log: Log; send: (message: ToServer) => void }) {
+  constructor({ log, send, inServer }: DeclaringGucRegistryOptions) {
     const filter = new RefusalFilter(log)
     super({ log: filter.log })
+    this.#log = log
     this.#send = send
     this.#filter = filter
+    this.#inServer = new Map(inServer.map(each => [settingKey(each.name), settingDeclarationOf(each)]))
+  }
+
+  override load(settings: Settings): void {
+    this.#told = this.#ofModules(settings)
+    super.load(this.#told)
+  }
+
+  override reload(settings: Settings): SettingChange[] {
+    const changes = super.reload(this.#ofModules(settings))
+    for (const { name, value = '' } of changes) this.#warnUnlessUtf8(name, value)
+    return changes
   }
 
   override defineBool(declaration: GucBool): GucVariable<boolean> {
-    this.#declare('bool', declaration)
-    return this.#filter.define(declaration, watched => super.defineBool(watched))
+    return this.#declare(boolDeclaration(declaration), () =>
+      this.#filter.define(declaration, watched => super.defineBool(watched)),
+    )
   }
 
   override defineInt(declaration: GucInt): GucVariable<number> {
-    const { min_value = int32Min, max_value = int32Max } = declaration
-    this.#declare('int', declaration, { min: String(min_value), max: String(max_value) })
-    return this.#filter.define(declaration, watched => super.defineInt(watched))
+    return this.#declare(intDeclaration(declaration), () =>
+      this.#filter.define(declaration, watched => super.defineInt(watched)),
+    )
   }
 
   override defineReal(declaration: GucReal): GucVariable<number> {
-    const { min_value = -Number.MAX_VALUE, max_value = Number.MAX_VALUE } = declaration
-    this.#declare('real', declaration, { min: String(min_value), max: String(max_value) })
-    return this.#filter.define(declaration, watched => super.defineReal(watched))
+    return this.#declare(realDeclaration(declaration), () =>
+      this.#filter.define(declaration, watched => super.defineReal(watched)),
+    )
   }
 
   override defineString(declaration: GucString): GucVariable<string> {
-    this.#declare('string', declaration)
-    return this.#filter.define(declaration, watched => super.defineString(watched))
+    return this.#declare(stringDeclaration(declaration), () =>
+      this.#filter.define(declaration, watched => super.defineString(watched)),
+    )
   }
 
   override defineEnum<const O extends string>(declaration: GucEnum<O>): GucVariable<O> {
-    this.#declare('enum', declaration, { options: declaration.options })
-    return this.#filter.define(declaration, watched => super.defineEnum(watched))
+    return this.#declare(described('enum', declaration, { options: declaration.options }), () =>
+      this.#filter.define(declaration, watched => super.defineEnum(watched)),
+    )
   }
 
   override markPrefixReserved(prefix: string): void {
+    const refusal = prefixRefusal(prefix)
+    if (refusal !== undefined) throw new ReportedError('ERROR', refusal)
     this.#filter.quietly(() => super.markPrefixReserved(prefix))
+    // The library has reserved its own prefix itself.
+    if (settingKey(prefix) === ownPrefix || this.#reserved.has(prefix)) return
+    this.#reserved.add(prefix)
+    if (this.#reserved.size > reservationsMax) {
+      throw new ReportedError('ERROR', {
+        errmsg: `prefix "${prefix}" cannot be reserved`,
+        errdetail: `A module can reserve ${reservationsMax} prefixes.`,
+      })
+    }
     this.#send({ type: 'reserve', prefix })
   }
 
-  #declare<T>(
-    kind: SettingDeclaration['kind'],
-    declaration: GucDeclaration<T>,
-    more: Partial<SettingDeclaration> = {},
-  ): void {
-    const { name, short_desc, long_desc = '', boot_value, context = 'PGC_SIGHUP', flags = [] } = declaration
-    this.#send({
-      type: 'declare',
-      kind,
-      name,
-      shortDesc: short_desc,
-      longDesc: long_desc,
-      context,
-      flags,
-      bootValue: String(boot_value),
-      min: '',
-      max: '',
-      options: [],
-      ...more,
+  /** Those that a module can declare: what else the library has under its prefix is not for modules. */
+  #ofModules(settings: Settings): Settings {
+    return new Map([...settings].filter(([key]) => !isOwn(key) || this.#inServer.has(key)))
+  }
+
+  /** Defines it on this end, and on the server's if that is without fault. */
+  #declare<T>(declaration: SettingDeclaration, define: () => GucVariable<T>): GucVariable<T> {
+    const key = settingKey(declaration.name)
+    if (isOwn(key)) {
+      this.#expectInServer(key, declaration)
+      this.#warnUnlessUtf8(declaration.name, this.#told.get(key)?.value ?? '')
+      return define()
+    }
+    const variable = define()
+    const refusal = declarationRefusal(declaration) ?? this.#excess(declaration)
+    if (refusal !== undefined) throw new ReportedError('ERROR', refusal)
+    this.#send({ type: 'declare', ...declaration })
+    this.#warnUnlessUtf8(declaration.name, this.#told.get(key)?.value ?? '')
+    return variable
+  }
+
+  /** A path in another encoding would be that of a file that does not exist. */
+  #warnUnlessUtf8(name: string, value: string): void {
+    if (!value.includes(replacementCharacter)) return
+    this.#log({
+      level: 'WARNING',
+      errmsg: `the value of parameter "${name}" is not UTF-8`,
+      errhint:
+        'Programs in TypeScript find files only where their paths are UTF-8. A symbolic link can be such a path.',
     })
+  }
+
+  #excess({ name }: SettingDeclaration): ErrorReport | undefined {
+    if (++this.#declarations <= declarationsMax) return undefined
+    const errdetail = `A module can declare ${declarationsMax} parameters.`
+    return { errmsg: `parameter "${name}" cannot be declared`, errdetail }
+  }
+
+  #expectInServer(key: string, declaration: SettingDeclaration): void {
+    const { name } = declaration
+    const known = this.#inServer.get(key)
+    if (known === undefined) {
+      throw new ReportedError('ERROR', {
+        errmsg: `invalid configuration parameter name "${name}"`,
+        errdetail: `"${ownPrefix}" is a reserved prefix.`,
+        errcode: '42602',
+      })
+    }
+    if (!isDeepStrictEqual(declaration, known)) {
+      throw new ReportedError('ERROR', {
+        errmsg: `attempt to redefine parameter "${name}"`,
+        errcode: 'XX000',
+      })
+    }
+    // With its default in place of what is configured, files might go elsewhere, or unencrypted.
+    if (!this.#told.has(key)) {
+      throw new ReportedError('ERROR', {
+        errmsg: `the library in the server does not know the setting "${name}"`,
+        errhint: 'It is older than the module. Run "pgarchivist install", then restart the archiver.',
+        errcode: '42704',
+      })
+    }
+  }
+}
+
+export interface DeclaringGucRegistryOptions {
+  log: Log
+  send: (message: ToServer) => void
+  /** Settings that the library in the server defines itself. */
+  inServer: readonly ServerGuc[]
+}
+
+const isOwn = (key: string): boolean => key.startsWith(`${ownPrefix}.`)
+
+/** What the server would be told of a declaration. */
+function settingDeclarationOf(guc: ServerGuc): SettingDeclaration {
+  switch (guc.type) {
+    case 'bool':
+      return boolDeclaration(guc)
+    case 'int':
+      return intDeclaration(guc)
+    case 'string':
+      return stringDeclaration(guc)
+    default:
+      return guc satisfies never
+  }
+}
+
+const boolDeclaration = (declaration: GucBool) => described('bool', declaration)
+const stringDeclaration = (declaration: GucString) => described('string', declaration)
+
+function intDeclaration(declaration: GucInt): SettingDeclaration {
+  const { min_value = int32Min, max_value = int32Max } = declaration
+  return described('int', declaration, { min: String(min_value), max: String(max_value) })
+}
+
+function realDeclaration(declaration: GucReal): SettingDeclaration {
+  const { min_value = -Number.MAX_VALUE, max_value = Number.MAX_VALUE } = declaration
+  return described('real', declaration, { min: String(min_value), max: String(max_value) })
+}
+
+function described<T>(
+  kind: SettingDeclaration['kind'],
+  declaration: GucDeclaration<T>,
+  more: Partial<SettingDeclaration> = {},
+): SettingDeclaration {
+  const { name, short_desc, long_desc = '', boot_value, context = 'PGC_SIGHUP', flags = [] } = declaration
+  return {
+    kind,
+    name,
+    // A module may come without a compiler.
+    shortDesc: short_desc ?? '',
+    longDesc: long_desc,
+    context,
+    flags: [...flags],
+    bootValue: String(boot_value),
+    min: '',
+    max: '',
+    options: [],
+    ...more,
   }
 }
 

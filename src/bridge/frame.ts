@@ -1,5 +1,8 @@
 /** The frames of PROTOCOL.md: one type byte, a length that counts itself, fields. Both directions. */
 
+/** What a decoder puts where there is no UTF-8. */
+export const replacementCharacter = '\ufffd'
+
 export const protocolVersion = 1
 export const frameBytesMax = 256 * 1024
 const headerBytes = 5
@@ -24,17 +27,33 @@ export class FrameReader {
     return this.#payload.readInt32BE(this.#at - 4)
   }
 
+  /** What is not UTF-8 in it is replaced. */
   string(): string {
+    return this.#bytes().toString('utf8')
+  }
+
+  /** A path, whose bytes may be of any encoding; `undefined` where we could not name the same file by a string. */
+  path(): string | undefined {
+    const bytes = this.#bytes()
+    return isUtf8(bytes) ? bytes.toString('utf8') : undefined
+  }
+
+  #bytes(): Buffer {
     const end = this.#payload.indexOf(0, this.#at)
     if (end < 0) throw new ProtocolError('a frame ends within a string')
-    const text = this.#payload.toString('utf8', this.#at, end)
+    const bytes = this.#payload.subarray(this.#at, end)
     this.#at = end + 1
-    return text
+    return bytes
   }
 
   end(): void {
     if (this.#at !== this.#payload.length) throw new ProtocolError('a frame is longer than its fields')
   }
+}
+
+function isUtf8(bytes: Buffer): boolean {
+  // Bytes that are replaced do not come back.
+  return Buffer.from(bytes.toString('utf8')).equals(bytes)
 }
 
 export type Field = number | boolean | string

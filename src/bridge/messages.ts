@@ -1,4 +1,4 @@
-import type { LogMessage } from '../contract/error-report.ts'
+import { type LogMessage, logLevels } from '../contract/error-report.ts'
 import { encodeFrame, type Field, FrameReader, ProtocolError, protocolVersion } from './frame.ts'
 
 /** One setting of the server, as text. */
@@ -19,7 +19,7 @@ export type FromServer =
 export interface ServerSettings {
   /** In force; what has not been declared yet is as written. */
   settings: ServerSetting[]
-  /** Path of the server's configuration file. */
+  /** Path of the server's configuration file, from the data directory where it is in there. */
   configFile: string
   archiveAhead: number
   /** MiB; 0 for none. */
@@ -31,7 +31,8 @@ export interface Hello extends ServerSettings {
   walSegmentSize: number
   walPageMagic: number
   systemIdentifier: string
-  dataDirectory: string
+  /** `undefined` where its path is not UTF-8. */
+  dataDirectory: string | undefined
   dynamicLibraryPath: string
   module: string
 }
@@ -86,7 +87,7 @@ function readFromServer(type: string, reader: FrameReader): FromServer {
         walSegmentSize: segmentSize(reader.int32()),
         walPageMagic: inRange('WAL page magic', reader.int32(), 0, 0xffff),
         systemIdentifier: reader.string(),
-        dataDirectory: reader.string(),
+        dataDirectory: reader.path(),
         dynamicLibraryPath: reader.string(),
         module: reader.string(),
         ...readSettings(reader),
@@ -165,10 +166,18 @@ export function encodeToServer(message: ToServer): Buffer {
       return encodeFrame('v', [message.prefix])
     case 'log': {
       const { level, errcode, errmsg, errdetail, errhint } = message.message
-      return encodeFrame('l', [level, errcode ?? '', ...[errmsg, errdetail, errhint].map(shortened)])
+      // What a worker or a module without a compiler says may be anything.
+      const knownLevel = logLevels.includes(level) ? level : 'LOG'
+      const sqlstate = /^[0-9A-Z]{5}$/.test(errcode ?? '') ? (errcode ?? '') : ''
+      const texts = [errmsg, errdetail, errhint].map(text => shortened(text, textBytesMax))
+      return encodeFrame('l', [knownLevel, sqlstate, ...texts])
     }
     case 'checked':
-      return encodeFrame('c', [message.request, message.configured, shortened(message.detail)])
+      return encodeFrame('c', [
+        message.request,
+        message.configured,
+        shortened(message.detail, checkDetailBytesMax),
+      ])
     case 'archived':
       return encodeFrame('a', [message.request, message.archived, message.file])
     case 'pong':
@@ -180,13 +189,27 @@ export function encodeToServer(message: ToServer): Buffer {
 
 function declarationFields(declaration: SettingDeclaration): Field[] {
   const { kind, name, shortDesc, longDesc, context, flags, bootValue, min, max, options } = declaration
-  const texts = [kind, name, shortDesc, longDesc, context, flags.join(' '), bootValue, min, max]
+  const descriptions = [shortDesc, longDesc].map(text => shortened(text, descriptionBytesMax))
+  const texts = [kind, name, ...descriptions, context, flags.join(' '), bootValue, min, max]
   return [...texts, options.length, ...options]
 }
 
 // A text that fills a screen several times over is no message any more, and a frame has a limit.
-const textCharactersMax = 8_192
+const textBytesMax = 16 * 1024
+const descriptionBytesMax = 1_024
+// The other end keeps no more of it.
+const checkDetailBytesMax = 1_000
 
-function shortened(text: string | undefined): string {
-  return (text ?? '').slice(0, textCharactersMax)
+const ellipsis = '…'
+
+/** Never ends within a character. */
+function shortened(text: string | undefined, bytesMax: number): string {
+  const whole = text ?? ''
+  // No character takes fewer bytes than it has units, so that a very long text need not be looked at as a whole.
+  const start = whole.slice(0, bytesMax)
+  if (start.length === whole.length && Buffer.byteLength(whole) <= bytesMax) return whole
+  const bytes = Buffer.from(start)
+  let end = Math.min(bytes.length, bytesMax - Buffer.byteLength(ellipsis))
+  while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--
+  return `${bytes.toString('utf8', 0, end)}${ellipsis}`
 }

@@ -1,4 +1,5 @@
 /** The thread of the module in the process beside the server's archiver. */
+import { resolve } from 'node:path'
 import { parentPort } from 'node:worker_threads'
 import type { FromServer, ToServer } from '../bridge/messages.ts'
 import { ModuleSide } from '../bridge/module-side.ts'
@@ -8,22 +9,30 @@ import { readConfigurationFiles, readPostmasterOptions } from '../host/configura
 import { loadArchiveModule } from '../host/loader.ts'
 import { postmasterOptions } from '../host/postmaster-options.ts'
 import type { Settings } from '../host/settings.ts'
+import { repositoryGucs } from '../repository/repository-gucs.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realModuleFiles } from '../system/real-module-files.ts'
 import { realProcesses } from '../system/real-processes.ts'
+import { exists } from '../system/write-durably.ts'
 import { builtInModules } from './built-in-modules.ts'
+import { writeOutputDirectly } from './direct-output.ts'
 import { siblingProgram } from './sibling-program.ts'
 
 export type FromModuleThread = ToServer | { type: 'alive' } | { type: 'end'; status: 0 | 1 }
+
+// Before anything of the module can print.
+writeOutputDirectly()
 
 const send = (message: FromModuleThread): void => parentPort?.postMessage(message)
 
 const side = new ModuleSide({
   files: realFiles,
   send,
+  inServer: repositoryGucs,
   settingsAsWritten,
-  load: ({ module, dynamicLibraryPath, dataDirectory }) =>
+  nameOfWorkingDirectory,
+  load: ({ module, dynamicLibraryPath }, dataDirectory) =>
     loadArchiveModule({
       name: module,
       builtIns: builtInModules,
@@ -43,10 +52,16 @@ const side = new ModuleSide({
     }),
 })
 
-/** The working directory of this process is the data directory. Files with errors are applied by nobody. */
-async function settingsAsWritten(configFile: string): Promise<Settings> {
-  const dataDirectory = process.cwd()
-  const read = await readConfigurationFiles({ files: realFiles, configFile, dataDirectory })
+/** Linux only. Children of this process that work in the same directory find it by this name too. */
+async function nameOfWorkingDirectory(): Promise<string | undefined> {
+  const name = '/proc/self/cwd'
+  return (await exists(realFiles, name)) ? name : undefined
+}
+
+/** Files with errors are applied by nobody. */
+async function settingsAsWritten(configFile: string, dataDirectory: string): Promise<Settings> {
+  const path = resolve(dataDirectory, configFile)
+  const read = await readConfigurationFiles({ files: realFiles, configFile: path, dataDirectory })
   if (read.errors.length > 0) return new Map()
   const fromCommandLine = postmasterOptions(await readPostmasterOptions(realFiles, dataDirectory))
   return new Map([...read.settings].filter(([key]) => !fromCommandLine.has(key)))

@@ -21,6 +21,8 @@ interface Attempt {
   isArchived: boolean
   /** Of the file, if it was the same before and after; `undefined` otherwise. */
   identity: string | undefined
+  /** The settings that it was begun with: how often they had changed. */
+  settings: number
 }
 
 /**
@@ -36,13 +38,14 @@ interface Attempt {
 export class LookAhead {
   readonly #options: LookAheadOptions
   readonly #status: ArchiveStatus
-  readonly #attempts = new Map<string, Promise<Attempt>>()
+  readonly #attempts = new Map<string, { isAhead: boolean; outcome: Promise<Attempt> }>()
   /** Archived, and not yet asked for. */
   readonly #archived = new Map<string, string>()
   /** Failed ahead, so not tried again until asked for. */
   readonly #failed = new Set<string>()
   /** Said to be archived. The server renames their status files a moment later, and a scan may come in between. */
   #told = new Set<string>()
+  #settings = 0
   /** Ready according to the last scan and not yet begun, in archive order. */
   #candidates: string[] = []
   #scanning: Promise<void> | undefined
@@ -63,42 +66,54 @@ export class LookAhead {
       void this.#goOn()
       return true
     }
-    const wasBegunAhead = this.#attempts.has(file)
+    const underWay = this.#attempts.get(file)
     const attempt = this.#begin(file)
     void this.#goOn()
     let answer = await attempt
     this.#archived.delete(file) // told now, so not to be kept for a later request
-    // What was read ahead may have been another file than the one that is asked for.
-    if (answer.isArchived && wasBegunAhead && answer.identity === undefined) answer = await this.#begin(file)
+    if (underWay !== undefined) {
+      // What was read before may have been another file than the one that is asked for, or have gone elsewhere; and
+      // what fails ahead fails nothing that is asked for.
+      const isInVain = answer.isArchived ? !this.#counts(answer) : underWay.isAhead
+      if (isInVain) answer = await this.#begin(file)
+    }
     if (answer.isArchived) this.#told.add(file)
     return answer.isArchived
   }
 
-  /** After a reload that changed a setting: what was archived may have gone elsewhere. */
+  /** After a reload that changed a setting: what was archived, or is being archived, may have gone elsewhere. */
   forget(): void {
+    this.#settings++
     this.#archived.clear()
     this.#failed.clear()
   }
 
   /** Resolves when no attempt is under way. */
   async settled(): Promise<void> {
-    await Promise.allSettled(this.#attempts.values())
+    await Promise.allSettled([...this.#attempts.values()].map(({ outcome }) => outcome))
   }
 
-  #begin(file: string): Promise<Attempt> {
+  /** No file is given to the module twice at once: one that is under way is joined. */
+  #begin(file: string, isAhead = false): Promise<Attempt> {
     const running = this.#attempts.get(file)
-    if (running !== undefined) return running
-    const attempt = this.#attempt(file).finally(() => this.#attempts.delete(file))
-    this.#attempts.set(file, attempt)
-    return attempt
+    if (running !== undefined) return running.outcome
+    const outcome = this.#attempt(file).finally(() => this.#attempts.delete(file))
+    this.#attempts.set(file, { isAhead, outcome })
+    return outcome
   }
 
   async #attempt(file: string): Promise<Attempt> {
     const { archiveFile, signal } = this.#options
+    const settings = this.#settings
     const before = await this.#identity(file)
     const isArchived = await archiveFile(file, this.#path(file), signal)
     const isSame = before !== undefined && before === (await this.#identity(file))
-    return { isArchived, identity: isSame ? before : undefined }
+    return { isArchived, identity: isSame ? before : undefined, settings }
+  }
+
+  /** Is the attempt good for a request that comes after its begin? */
+  #counts({ identity, settings }: Attempt): boolean {
+    return identity !== undefined && settings === this.#settings
   }
 
   /** Starts what may be started ahead. */
@@ -134,8 +149,9 @@ export class LookAhead {
 
   async #archiveAhead(file: string): Promise<void> {
     try {
-      const { isArchived, identity } = await this.#begin(file)
-      if (isArchived && identity !== undefined) this.#archived.set(file, identity)
+      const attempt = await this.#begin(file, true)
+      const { isArchived, identity } = attempt
+      if (isArchived && identity !== undefined && this.#counts(attempt)) this.#archived.set(file, identity)
       else this.#failed.add(file)
     } catch {
       // The process has to end; the next request meets the same and says so.

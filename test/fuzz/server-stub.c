@@ -15,10 +15,12 @@
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "storage/pg_shmem.h"
 #include "storage/pmsignal.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
+#include "utils/ps_status.h"
 #include "utils/timestamp.h"
 
 #include "node_process.h"
@@ -217,6 +219,7 @@ name(const char *fmt, ...) \
 
 FORMATS(errmsg)
 FORMATS(errmsg_internal)
+FORMATS(errdetail)
 FORMATS(errdetail_internal)
 FORMATS(errhint)
 
@@ -441,6 +444,17 @@ pg_strsignal(int signum)
  */
 
 sigjmp_buf	stub_exit;
+
+/* These two are for a process that is not started here. */
+void
+PGSharedMemoryDetach(void)
+{
+}
+
+void
+init_ps_display(const char *fixed_part)
+{
+}
 
 bool
 node_process_start(const NodeCommand *command, pid_t *pid, int *channel, NodeStartError *error)

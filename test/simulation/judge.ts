@@ -26,6 +26,8 @@ export class Judge {
   /** Every file that the server has finished, as it was. */
   readonly #truth: ReadonlyMap<string, Uint8Array>
   readonly #foreign = new Map<string, Uint8Array>()
+  /** What the server had under a name before it replaced it, unarchived as far as it knew. */
+  readonly #former = new Map<string, Uint8Array[]>()
   readonly #seen = new Set<string>()
   /** Temporary files that could not be removed when the archiver tried. */
   readonly #stubborn = new Set<string>()
@@ -49,6 +51,15 @@ export class Judge {
     this.#foreign.set(name, content)
   }
 
+  /**
+   * The server has another file under this name, and has not been told of any success for it. Who read the former one
+   * before that may have archived it; but nobody may say that the new one is archived then.
+   */
+  replaced(name: string, former: Uint8Array): void {
+    this.#former.set(name, [...(this.#former.get(name) ?? []), former])
+    this.acknowledged.delete(name)
+  }
+
   /** The operator has taken it away again. */
   forgetForeign(name: string): void {
     this.#foreign.delete(name)
@@ -57,7 +68,12 @@ export class Judge {
 
   /** Names under which the archive holds something else than the server's file. */
   get conflicts(): string[] {
-    return [...this.#foreign.keys()].filter(name => !this.#isTruth(name, this.#foreign.get(name)))
+    const foreign = [...this.#foreign.keys()].filter(name => !this.#isTruth(name, this.#foreign.get(name)))
+    const former = [...this.#former.keys()].filter(name => {
+      const content = this.#disk.content(`${archiveDirectory}/${name}`)
+      return content !== undefined && !this.#foreign.has(name) && !this.#isTruth(name, content)
+    })
+    return [...foreign, ...former]
   }
 
   /** The module has said `true`. */
@@ -140,12 +156,16 @@ export class Judge {
         this.fail(`the file of others "${name}" was touched`)
     } else if (content === undefined) {
       if (this.#seen.has(name)) this.fail(`"${name}" was removed from the archive`)
-    } else if (!this.#isTruth(name, content)) {
+    } else if (!this.#isTruth(name, content) && !this.#wasTruth(name, content)) {
       this.fail(
         `"${name}" is in the archive, but with ${content.length} bytes that are not those of the file`,
       )
     }
     if (content !== undefined) this.#seen.add(name)
+  }
+
+  #wasTruth(name: string, content: Uint8Array): boolean {
+    return this.#former.get(name)?.some(former => equal(former, content)) === true
   }
 
   #isTruth(name: string, content: Uint8Array | undefined): boolean {

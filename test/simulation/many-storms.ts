@@ -9,6 +9,8 @@ export interface ManyStorms {
   minutes?: number | undefined
   /** How long each storm lasts, in simulated time; otherwise each seed decides. */
   stormMinutes?: number | undefined
+  /** With a module that archives ahead. */
+  ahead?: boolean | undefined
   progress?: (done: number) => void
 }
 
@@ -19,7 +21,7 @@ export interface Summary {
 
 /** Runs one storm after another, and goes on after one that fails, to see how often and in how many ways. */
 export async function runStorms(options: ManyStorms): Promise<Summary> {
-  const { first, seeds, minutes = Number.POSITIVE_INFINITY, stormMinutes, progress } = options
+  const { first, seeds, minutes = Number.POSITIVE_INFINITY, stormMinutes, progress, ahead = false } = options
   const start = performance.now()
   const total: StormCounts = { files: 0, steps: 0, faults: 0, kills: 0, cuts: 0 }
   const failed: Summary['failed'] = []
@@ -27,7 +29,11 @@ export async function runStorms(options: ManyStorms): Promise<Summary> {
   while (done < seeds && performance.now() - start < minutes * 60_000) {
     const seed = first + done
     try {
-      const counts = await storm({ seed, ...(stormMinutes !== undefined && { minutes: stormMinutes }) })
+      const counts = await storm({
+        seed,
+        ahead,
+        ...(stormMinutes !== undefined && { minutes: stormMinutes }),
+      })
       total.files += counts.files
       total.steps += counts.steps
       total.faults += counts.faults
@@ -45,7 +51,7 @@ export async function runStorms(options: ManyStorms): Promise<Summary> {
       `${total.faults} faults, ${total.kills} kills, ${total.cuts} power cuts; ${failed.length} seeds failed`,
   ]
   for (const { seed, message } of failed.slice(0, failuresToldMax)) {
-    lines.push(`seed ${seed}: ${message}`, `  npm run simulate -- --seed ${seed}`)
+    lines.push(`seed ${seed}: ${message}`, `  npm run simulate -- --seed ${seed}${ahead ? ' --ahead' : ''}`)
   }
   return { failed, text: lines.join('\n') }
 }

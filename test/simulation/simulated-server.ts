@@ -82,6 +82,26 @@ export class SimulatedServer {
     this.notify(name)
   }
 
+  /**
+   * Another file takes the place of one that waits, by a rename as when one is recycled, and keeps its size: after a
+   * crash a server may use a name again whose file it has not been told to be archived. But not of one that the
+   * archiver works at.
+   */
+  replaceWaiting(requested: string | undefined): string | undefined {
+    const replaceable = this.unarchived.filter(name => name !== requested)
+    const waiting = replaceable.filter(
+      name => /^[0-9A-F]{24}$/.test(name) && !this.#judge?.acknowledged.has(name),
+    )
+    if (waiting.length === 0) return undefined
+    const name = this.#random.pick(waiting)
+    const former = this.truth.get(name) ?? new Uint8Array()
+    const content = walContent(this.#random, former.length)
+    this.#judge?.replaced(name, former)
+    this.truth.set(name, content)
+    this.#disk.place(`${walDirectory}/${name}`, content)
+    return name
+  }
+
   /** A checkpoint removes or recycles what is done, and repairs marks that a crash has lost. */
   checkpoint(): void {
     for (const name of this.#files()) {

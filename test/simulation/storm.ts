@@ -10,6 +10,8 @@ export interface StormOptions {
   /** How long the storm lasts, in simulated time; otherwise the seed decides. */
   minutes?: number
   lies?: Lies
+  /** The module archives ahead, settings change, and files are replaced that wait. */
+  ahead?: boolean
   trace?: (line: string) => void
 }
 
@@ -27,6 +29,9 @@ const errors: Record<Operation, string[]> = {
   list: ['EIO', 'EMFILE', 'ENFILE'],
   open: ['EIO', 'EACCES', 'EMFILE', 'ENOSPC', 'EROFS', 'EDQUOT'],
   readText: ['EIO', 'EACCES', 'EMFILE'],
+  makeDirectory: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
+  chown: ['EIO', 'EROFS'],
+  realPath: ['EIO', 'EACCES'],
   link: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
   rename: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
   unlink: ['EIO', 'EROFS', 'EACCES', 'EBUSY'],
@@ -73,7 +78,17 @@ export async function storm(options: StormOptions): Promise<StormCounts> {
   const minutes = options.minutes ?? random.pick([0.5, 0.5, 1, 2])
   const segmentBytes = random.pick([8, 16, 64]) * 1_024
   const stepsMax = 50_000 * (minutes + 5)
-  const world = new World({ seed, segmentBytes, stepsMax, ...(lies && { lies }), ...(trace && { trace }) })
+  // A chance of its own, so that a seed without it tells the story that it always told.
+  const aheadRandom = new SeededRandom(seed ^ 0x5eed)
+  const filesAtOnce = options.ahead === true ? aheadRandom.pick([2, 4, 16]) : 1
+  const world = new World({
+    seed,
+    segmentBytes,
+    stepsMax,
+    filesAtOnce,
+    ...(lies && { lies }),
+    ...(trace && { trace }),
+  })
   const weather = weatherOf(random)
   world.tell(`weather: ${JSON.stringify(weather)}`)
   const { clock, disk, judge, server } = world
@@ -169,6 +184,7 @@ export async function storm(options: StormOptions): Promise<StormCounts> {
         world.tell('the server makes a checkpoint')
         server.checkpoint()
       }
+      if (filesAtOnce > 1) troubleAhead()
       if (random.chance(weather.outages)) {
         outage = {
           until: clock.monotonic() + random.integer(1_000, 120_000),
@@ -181,6 +197,16 @@ export async function storm(options: StormOptions): Promise<StormCounts> {
         world.powerCut()
       }
     }
+  }
+
+  /** What must make the look-ahead forget. */
+  function troubleAhead(): void {
+    if (aheadRandom.chance(0.05)) {
+      world.tell('the settings change')
+      world.archiver?.forget()
+    }
+    if (aheadRandom.chance(0.1))
+      world.tell(`the server replaces ${server.replaceWaiting(world.archiver?.requested) ?? 'nothing'}`)
   }
 
   function finishInAdvance(): void {

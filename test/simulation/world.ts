@@ -24,6 +24,11 @@ export interface WorldOptions {
   seed: number
   segmentBytes?: number
   lies?: Lies
+  /** How many files the module is given at once; 1 where nothing else is said. */
+  filesAtOnce?: number
+  /** Told the name of a file when it is marked as done, and of one when an attempt to archive it has failed. */
+  done?: (file: string) => void
+  failed?: (file: string) => void
   /** More steps than any of this can take. */
   stepsMax?: number
   /** Told what happens, one line for each event. */
@@ -53,8 +58,15 @@ export class World {
   #lies: Lies
   #cuts = 0
   #stepsMax: number
+  readonly #filesAtOnce: number
+  readonly #done: (file: string) => void
+  readonly #failed: (file: string) => void
 
-  constructor({ seed, segmentBytes = 16_384, lies = {}, stepsMax = 20_000, trace }: WorldOptions) {
+  constructor(options: WorldOptions) {
+    const { seed, segmentBytes = 16_384, lies = {}, stepsMax = 20_000, trace } = options
+    this.#filesAtOnce = options.filesAtOnce ?? 1
+    this.#done = options.done ?? (() => {})
+    this.#failed = options.failed ?? (() => {})
     this.#stepsMax = stepsMax
     this.random = new SeededRandom(seed)
     this.#trace = trace
@@ -105,8 +117,12 @@ export class World {
         return fate
       },
       delay: step => this.clock.sleep(this.delayMs(step)),
+      filesAtOnce: this.#filesAtOnce,
+      failed: this.#failed,
       losesNotification: () => this.losesNotifications && this.random.chance(0.5),
       stepped: (step, code) => {
+        if (step.operation === 'rename' && code === undefined && step.to?.endsWith('.done'))
+          this.#done(step.to.slice(statusDirectory.length + 1, -'.done'.length))
         if (this.#trace !== undefined) this.tell(`${told(step)}${code === undefined ? '' : `: ${code}`}`)
       },
       stopped: () => this.stopped(),
@@ -144,11 +160,7 @@ export class World {
     this.tell('from here on nothing fails')
     this.fate = () => undefined
     this.delayMs = () => stepMs
-    for (const name of this.judge.conflicts) {
-      this.tell(`the operator removes "${name}", which is not ours, from the archive`)
-      this.judge.forgetForeign(name)
-      this.disk.remove(`${archiveDirectory}/${name}`)
-    }
+    this.#resolveConflicts()
     this.server.checkpoint()
     await this.#archiveAll()
     this.server.checkpoint()
@@ -162,6 +174,14 @@ export class World {
     await Promise.resolve() // so that a promise that broke last is noticed before the story ends
   }
 
+  #resolveConflicts(): void {
+    for (const name of this.judge.conflicts) {
+      this.tell(`the operator removes "${name}", which is not ours, from the archive`)
+      this.judge.forgetForeign(name)
+      this.disk.remove(`${archiveDirectory}/${name}`)
+    }
+  }
+
   #fateOfLink(step: Step): Fate | undefined {
     return step.operation === 'link' && !this.hasHardLinks ? { kind: 'fails', code: 'EPERM' } : undefined
   }
@@ -169,6 +189,8 @@ export class World {
   async #archiveAll(): Promise<void> {
     const deadline = this.clock.monotonic() + archivedWithinMs
     while (this.server.unarchived.length > 0) {
+      // What was under way when a file was replaced may have brought the former one here since.
+      this.#resolveConflicts()
       if (this.archiver === undefined || this.archiver.isDead || (await this.#hasExited()))
         this.startArchiver()
       if (this.clock.monotonic() > deadline) {

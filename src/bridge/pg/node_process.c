@@ -2,95 +2,170 @@
  * node_process.c
  *		Starts and ends the Node process beside the archiver.
  *
- * Between fork and exec only async-signal-safe calls are made, and the child
- * never returns into the server's code or runs its exit handlers.
+ * Between the two is the keeper (keeper.c), which ends Node, and everybody whom
+ * that has started, when it is told to or left alone.  There is one at a time.
  */
 #include "node_process.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #endif
 
-/* Where the child finds the channel. */
-#define CHANNEL_FD	3
+#include "keeper.h"
 
-/*
- * The status of a child that could not become Node.  A process that may be
- * left to a postmaster with PID 1 ends with 0 or 1, because that postmaster
- * takes any other end for the crash of a backend.
- */
-#define EXEC_FAILED_STATUS	1
+/* How long the keeper may take to fork. */
+#define START_TIMEOUT_MS	5000
 
 /* How long a process that has closed its channel may take to end. */
 #define END_TIMEOUT_MS		200
 
-static void
-close_descriptors_from(int lowest)
-{
-	struct rlimit limit;
-	rlim_t		highest = 1024;
+/* How long those who were killed are waited for. */
+#define KILL_TIMEOUT_MS		1000
 
-#ifdef SYS_close_range
-	/* By number, because glibc has a name for it since 2.34 only. */
-	if (syscall(SYS_close_range, (unsigned int) lowest, ~0U, 0U) == 0)
-		return;
-#endif
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-		highest = limit.rlim_cur;
-	for (int fd = lowest; (rlim_t) fd < highest; fd++)
-		close(fd);
+/* The keeper that was started last, if it has not been reaped, and what it said. */
+static struct
+{
+	pid_t		pid;
+	int			lifeline;
+	bool		node_has_ended;
+	int			node_status;
+} keeper = {0, -1, false, 0};
+
+static long
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / (1000 * 1000);
 }
 
 static void
-become_node(const NodeCommand *command, int channel, pid_t archiver)
+pause_ms(int ms)
 {
-	char	   *arguments[] = {(char *) command->launcher, "bridge", NULL};
-	int			null;
-	sigset_t	none;
+	struct timespec pause = {0, (long) ms * 1000 * 1000};
 
-	/* Its own session: a signal to the archiver's process group is not for it. */
-	setsid();
-#ifdef __linux__
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* The archiver may have ended before that took effect. */
-	if (getppid() != archiver)
-		_exit(EXEC_FAILED_STATUS);
-#else
-	(void) archiver;
-#endif
+	nanosleep(&pause, NULL);
+}
 
-	/* The archiver ignores some signals and handles others; Node starts afresh. */
-	for (int number = 1; number < NSIG; number++)
-		signal(number, SIG_DFL);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+/*
+ * Waits for a report.  Returns 1, 0 when the lifeline is closed, which is the
+ * keeper's end, or -1 when the time is over.
+ */
+static int
+read_report(KeeperReport *report, long deadline)
+{
+	for (;;)
+	{
+		struct pollfd waiting = {keeper.lifeline, POLLIN, 0};
+		ssize_t		count = recv(keeper.lifeline, report, sizeof(*report), MSG_DONTWAIT);
+		long		ms = deadline - now_ms();
 
-	if (channel != CHANNEL_FD && dup2(channel, CHANNEL_FD) < 0)
-		_exit(EXEC_FAILED_STATUS);
-	if (channel == CHANNEL_FD && fcntl(channel, F_SETFD, 0) < 0)
-		_exit(EXEC_FAILED_STATUS);
-	null = open("/dev/null", O_RDONLY);
-	if (null != STDIN_FILENO)
-		dup2(null, STDIN_FILENO);
-	/* What a module prints goes to the server's log. */
-	dup2(STDERR_FILENO, STDOUT_FILENO);
-	close_descriptors_from(CHANNEL_FD + 1);
+		/* It is sent in one piece. */
+		if (count == (ssize_t) sizeof(*report))
+			return 1;
+		if (count >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+			return 0;
+		if (ms <= 0)
+			return -1;
+		(void) poll(&waiting, 1, (int) ms);
+	}
+}
 
-	execv(command->launcher, arguments);
-	_exit(EXEC_FAILED_STATUS);
+/*
+ * After the death of a keeper that somebody has killed: Node died with it, and
+ * all whom it kept have become our children.  They would be left to the
+ * postmaster.  An archiver with an archive library has no other children.
+ */
+static void
+end_adopted(void)
+{
+	long		deadline = now_ms() + KILL_TIMEOUT_MS;
+
+	for (;;)
+	{
+		pid_t		child = waitpid(-1, NULL, WNOHANG);
+
+		if (child < 0 && errno != EINTR)
+			return;
+		if (child == 0)
+		{
+			if (now_ms() >= deadline)
+				return;
+			keeper_kill_children();
+			pause_ms(1);
+		}
+	}
+}
+
+/* Waits so long for the keeper to end, which is when nobody is left below it, and reaps it. */
+static bool
+await_keeper(int timeout_ms)
+{
+	long		deadline = now_ms() + timeout_ms;
+	KeeperReport report;
+	int			said;
+	int			status = 0;
+
+	while ((said = read_report(&report, deadline)) == 1)
+		if (report.kind == KEEPER_ENDED)
+		{
+			keeper.node_has_ended = true;
+			keeper.node_status = report.value;
+		}
+	if (said < 0)
+		return false;
+	close(keeper.lifeline);
+	/* It cannot be stopped any more. */
+	while (waitpid(keeper.pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+	{
+		if (!keeper.node_has_ended)
+			keeper.node_status = status;
+		end_adopted();
+	}
+	keeper.pid = 0;
+	keeper.lifeline = -1;
+	return true;
+}
+
+/* Tells the keeper to end everybody. */
+static void
+close_lifeline(void)
+{
+	/* What it says is still to be heard. */
+	shutdown(keeper.lifeline, SHUT_WR);
+	/* Somebody may have stopped it. */
+	kill(keeper.pid, SIGCONT);
+}
+
+/* True in the new process too.  There, all signals are blocked, because their handlers are the server's. */
+static bool
+fork_keeper(void)
+{
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	keeper.pid = fork();
+	if (keeper.pid != 0)
+	{
+		int			number = errno;
+
+		sigprocmask(SIG_SETMASK, &before, NULL);
+		errno = number;
+	}
+	return keeper.pid >= 0;
 }
 
 /* Starts the process.  On failure nothing is left behind. */
@@ -98,8 +173,11 @@ bool
 node_process_start(const NodeCommand *command, pid_t *pid, int *channel,
 				   NodeStartError *error)
 {
-	int			ends[2];
+	int			channel_ends[2] = {-1, -1};
+	int			lifeline_ends[2] = {-1, -1};
 	pid_t		archiver = getpid();
+	KeeperReport report;
+	int			said;
 
 	if (access(command->launcher, X_OK) != 0)
 	{
@@ -107,51 +185,86 @@ node_process_start(const NodeCommand *command, pid_t *pid, int *channel,
 		error->number = errno;
 		return false;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
+	/* A killed process that a disk keeps from ending keeps its memory too, so there is no second one. */
+	if (keeper.pid != 0 && !await_keeper(0))
 	{
-		error->call = "make a socket pair for";
-		error->number = errno;
+		error->call = "start a second";
+		error->number = EBUSY;
 		return false;
 	}
-	if (fcntl(ends[0], F_SETFD, FD_CLOEXEC) < 0 ||
-		fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0 ||
-		(*pid = fork()) < 0)
+#ifdef __linux__
+	/* For end_adopted(). */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+#endif
+	error->call = "make a socket pair for";
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, channel_ends) != 0 ||
+		socketpair(AF_UNIX, SOCK_STREAM, 0, lifeline_ends) != 0 ||
+		fcntl(channel_ends[0], F_SETFD, FD_CLOEXEC) < 0 ||
+		fcntl(channel_ends[0], F_SETFL, O_NONBLOCK) < 0 ||
+		fcntl(lifeline_ends[0], F_SETFD, FD_CLOEXEC) < 0)
+		goto failed;
+	error->call = "fork";
+	if (!fork_keeper())
 	{
-		error->call = "fork";
-		error->number = errno;
-		close(ends[0]);
-		close(ends[1]);
-		return false;
+		keeper.pid = 0;
+		goto failed;
 	}
-	if (*pid == 0)
+	if (keeper.pid == 0)
+		keeper_run(command, channel_ends[1], lifeline_ends[1], archiver);
+	close(channel_ends[1]);
+	close(lifeline_ends[1]);
+	keeper.lifeline = lifeline_ends[0];
+	keeper.node_has_ended = false;
+	keeper.node_status = SIGKILL;
+
+	said = read_report(&report, now_ms() + START_TIMEOUT_MS);
+	if (said == 1 && report.kind == KEEPER_STARTED)
 	{
-		/* PGARCHIVIST_NODE is how the launcher is told; the archiver's own environment stays as it is. */
-		if (command->node[0] != '\0')
-			setenv("PGARCHIVIST_NODE", command->node, 1);
-		become_node(command, ends[1], archiver);
+		*pid = report.value;
+		*channel = channel_ends[0];
+		return true;
 	}
-	close(ends[1]);
-	*channel = ends[0];
-	return true;
+	error->number = said == 1 ? report.value : said == 0 ? ECHILD : ETIMEDOUT;
+	close(channel_ends[0]);
+	close_lifeline();
+	(void) await_keeper(KILL_TIMEOUT_MS);
+	return false;
+
+failed:
+	error->number = errno;
+	for (int end = 0; end < 2; end++)
+	{
+		if (channel_ends[end] >= 0)
+			close(channel_ends[end]);
+		if (lifeline_ends[end] >= 0)
+			close(lifeline_ends[end]);
+	}
+	return false;
 }
 
-/* Has it ended by itself?  If so it is reaped, and its status set. */
+/* Has it ended by itself, and with it all whom it started?  If so its status is set. */
 bool
 node_process_has_ended(pid_t pid, int *status)
 {
-	return waitpid(pid, status, WNOHANG) == pid;
+	if (keeper.pid != 0 && !await_keeper(0))
+		return false;
+	*status = keeper.node_status;
+	return true;
 }
 
-/* Kills and reaps it, and returns its status. */
+/*
+ * Kills it with all whom it started, and returns its status.  Who does not end
+ * within a moment is left to the keeper.
+ */
 int
 node_process_kill(pid_t pid)
 {
-	int			status = 0;
-
-	kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return status;
+	if (keeper.pid != 0)
+	{
+		close_lifeline();
+		(void) await_keeper(KILL_TIMEOUT_MS);
+	}
+	return keeper.node_status;
 }
 
 /*
@@ -161,15 +274,7 @@ node_process_kill(pid_t pid)
 int
 node_process_await(pid_t pid)
 {
-	int			status = 0;
-
-	for (int ms = 0; ms < END_TIMEOUT_MS; ms++)
-	{
-		struct timespec pause = {0, 1000 * 1000};
-
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return status;
-		nanosleep(&pause, NULL);
-	}
-	return node_process_kill(pid);
+	if (keeper.pid != 0 && !await_keeper(END_TIMEOUT_MS))
+		return node_process_kill(pid);
+	return keeper.node_status;
 }

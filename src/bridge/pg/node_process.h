@@ -13,6 +13,7 @@ typedef struct NodeCommand
 {
 	const char *launcher;		/* absolute path of bin/pgarchivist */
 	const char *node;			/* absolute path of a Node to use, or "" */
+	void		(*leave_server) (void); /* lets go of the server's shared memory, in a process forked from it */
 } NodeCommand;
 
 /* Why there is no process: the call that failed, and errno. */

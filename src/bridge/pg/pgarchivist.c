@@ -31,9 +31,11 @@
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "storage/pg_shmem.h"
 #include "storage/pmsignal.h"
 #include "utils/memutils.h"
 #include "utils/pidfile.h"
+#include "utils/ps_status.h"
 #include "utils/timestamp.h"
 
 #include "frame.h"
@@ -57,6 +59,8 @@ PG_MODULE_MAGIC;
 /* Settings that user modules may declare during the life of an archiver. */
 #define DECLARED_SETTINGS_MAX	256
 #define RESERVED_PREFIXES_MAX	64
+/* More settings than any server has; the other end takes no more. */
+#define SETTINGS_MAX			10000
 /* Bytes of one declaration, which stays for the life of an archiver. */
 #define DECLARATION_BYTES_MAX	(16 * 1024)
 
@@ -84,6 +88,18 @@ static int	setting_file_timeout;
 static int	setting_start_timeout;
 static int	setting_stop_timeout;
 static int	setting_memory_limit;
+
+/*
+ * Settings of the module "repository".  They are defined here, so that they are
+ * there before Node is; only the module reads them, and from the frames.
+ */
+static char *setting_repository;
+static int	setting_compression_level;
+static char *setting_encryption_recipients;
+static char *setting_identity_file;
+static char *setting_spool_directory;
+static int	setting_spool_limit;
+static bool setting_header_check;
 
 /* A setting that the user's module declared, as it was declared. */
 typedef struct DeclaredSetting
@@ -118,8 +134,10 @@ static struct
 	TimestampTz settings_sent;	/* PgReloadTime of the settings that it has */
 	TimestampTz start_deadline;
 	int32		requests_before;	/* the last one that it was not asked */
+	int			declarations;	/* frames that it has sent */
+	int			reservations;
 	bool		broke_protocol;
-} node = {0, -1, false, NULL, 0, 0, 0, false};
+} node = {0, -1, false, NULL, 0, 0, 0, 0, 0, false};
 
 static FrameBuffer incoming;
 static FrameBuffer outgoing;
@@ -131,6 +149,7 @@ static bool is_checked = false;
 static int	restart_delay_ms = 0;
 static TimestampTz next_start = 0;
 static TimestampTz stop_deadline = 0;
+static bool is_stop_told = false;
 static bool restart_archiver = false;
 
 /* What the request that is being waited for was answered. */
@@ -211,6 +230,38 @@ _PG_init(void)
 							"0 means no limit.",
 							&setting_memory_limit, 512, 0, MAX_KILOBYTES / 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
+	/* The same as in src/repository/repository-gucs.ts; a test compares them. */
+	DefineCustomStringVariable("pgarchivist.repository",
+							   "Where files are archived: URLs, separated by commas.",
+							   "Credentials do not belong here, because every role may see it.",
+							   &setting_repository, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomIntVariable("pgarchivist.compression_level",
+							"Level at which archived files are compressed with zstd.",
+							NULL, &setting_compression_level, 1, 1, 19,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pgarchivist.encryption_recipients",
+							   "Public age keys for which archived files are encrypted.",
+							   "An empty string means that they are not encrypted.",
+							   &setting_encryption_recipients, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomStringVariable("pgarchivist.identity_file",
+							   "File with the age identity that decrypts archived files.",
+							   NULL, &setting_identity_file, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pgarchivist.spool_directory",
+							   "Directory for files that are fetched before they are asked for.",
+							   NULL, &setting_spool_directory, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pgarchivist.spool_limit",
+							"How much the spool directory may hold.",
+							NULL, &setting_spool_limit, 1024 * 1024, 64 * 1024, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pgarchivist.header_check",
+							 "Checks that a segment is from this cluster before it is archived.",
+							 NULL, &setting_header_check, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("pgarchivist");
 }
 
@@ -316,16 +367,20 @@ describe_end(int status, char *text, size_t size)
 				 pg_strsignal(WTERMSIG(status)));
 }
 
+/* After a start in vain the next one is not at once. */
+static void
+node_start_later(void)
+{
+	restart_delay_ms = Min(Max(restart_delay_ms * 2, RESTART_DELAY_MIN_MS), RESTART_DELAY_MAX_MS);
+	next_start = deadline_in(restart_delay_ms);
+}
+
 /* Forgets a process that has ended or was killed. */
 static void
 node_forget(void)
 {
 	if (!node.is_ready || node.broke_protocol)
-	{
-		restart_delay_ms = Min(Max(restart_delay_ms * 2, RESTART_DELAY_MIN_MS),
-							   RESTART_DELAY_MAX_MS);
-		next_start = deadline_in(restart_delay_ms);
-	}
+		node_start_later();
 	close(node.socket);
 	free(node.module);
 	node.pid = 0;
@@ -396,12 +451,20 @@ node_send(TimestampTz deadline)
 	return true;
 }
 
-/* Is it a setting that a user's module may want to know? */
+/* Is it a setting that a module may want to know? */
 static bool
 is_custom(const struct config_generic *setting)
 {
-	return strchr(setting->name, '.') != NULL &&
-		strncmp(setting->name, "pgarchivist.", strlen("pgarchivist.")) != 0;
+	return strchr(setting->name, '.') != NULL;
+}
+
+/* The path from the data directory, where it is in there: what is above may have bytes that are no UTF-8. */
+static const char *
+below_data_directory(const char *path)
+{
+	size_t		length = strlen(DataDir);
+
+	return strncmp(path, DataDir, length) == 0 && path[length] == '/' ? path + length + 1 : path;
 }
 
 /*
@@ -437,35 +500,56 @@ put_settings(void)
 			frame_put_string(&outgoing, value ? value : "");
 	}
 	config_file = GetConfigOption("config_file", true, false);
-	return fits &&
-		frame_put_string(&outgoing, config_file ? config_file : "") &&
+	return fits && custom <= SETTINGS_MAX &&
+		frame_put_string(&outgoing, config_file ? below_data_directory(config_file) : "") &&
 		frame_put_int32(&outgoing, setting_archive_ahead) &&
 		frame_put_int32(&outgoing, setting_memory_limit);
 }
 
 static bool
-send_hello(void)
+put_hello(void)
 {
 	char		identifier[32];
 	const char *library_path = GetConfigOption("dynamic_library_path", true, false);
 
 	snprintf(identifier, sizeof(identifier), UINT64_FORMAT, GetSystemIdentifier());
-	if (!frame_begin(&outgoing, FRAME_HELLO) ||
-		!frame_put_int32(&outgoing, FRAME_PROTOCOL_VERSION) ||
-		!frame_put_int32(&outgoing, PG_VERSION_NUM) ||
-		!frame_put_int32(&outgoing, wal_segment_size) ||
-		!frame_put_int32(&outgoing, XLOG_PAGE_MAGIC) ||
-		!frame_put_string(&outgoing, identifier) ||
-		!frame_put_string(&outgoing, DataDir) ||
-		!frame_put_string(&outgoing, library_path ? library_path : "") ||
-		!frame_put_string(&outgoing, setting_module) ||
-		!put_settings())
-	{
-		node_end("the settings are too long for it");
-		return false;
-	}
 	node.settings_sent = PgReloadTime;
-	return node_send(node.start_deadline);
+	return frame_begin(&outgoing, FRAME_HELLO) &&
+		frame_put_int32(&outgoing, FRAME_PROTOCOL_VERSION) &&
+		frame_put_int32(&outgoing, PG_VERSION_NUM) &&
+		frame_put_int32(&outgoing, wal_segment_size) &&
+		frame_put_int32(&outgoing, XLOG_PAGE_MAGIC) &&
+		frame_put_string(&outgoing, identifier) &&
+		frame_put_string(&outgoing, DataDir) &&
+		frame_put_string(&outgoing, library_path ? library_path : "") &&
+		frame_put_string(&outgoing, setting_module) &&
+		put_settings();
+}
+
+/* Says which setting is to blame that no module can be started. */
+static void
+report_long_settings(void)
+{
+	int			count;
+	struct config_generic **settings = compat_guc_variables(&count);
+	const char *longest = "pgarchivist.module";
+	size_t		bytes = strlen(setting_module);
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *value = is_custom(settings[i]) ? GetConfigOption(settings[i]->name, true, false) : NULL;
+
+		if (value != NULL && strlen(value) > bytes)
+		{
+			longest = settings[i]->name;
+			bytes = strlen(value);
+		}
+	}
+	ereport(WARNING,
+			(errmsg("the settings are too long for the archive module, which is not started"),
+			 errdetail("Of %d bytes for all settings with a prefix, \"%s\" takes %zu.",
+					   FRAME_BYTES_MAX, longest, bytes),
+			 errhint("Shorten or remove settings, whoever they are for.")));
 }
 
 /* A reload may have changed what the module reads. */
@@ -483,12 +567,29 @@ send_settings_if_changed(void)
 	return node_send(deadline_in(PING_TIMEOUT_MS));
 }
 
+/*
+ * In the keeper, which is forked from this process: it must not keep a server
+ * from starting, which looks who is attached to the memory of the one before.
+ */
+static void
+leave_server(void)
+{
+	PGSharedMemoryDetach();
+	init_ps_display("pgarchivist keeper");
+}
+
 static void
 node_start(void)
 {
-	NodeCommand command = {PGARCHIVIST_LAUNCHER, setting_node};
+	NodeCommand command = {PGARCHIVIST_LAUNCHER, setting_node, leave_server};
 	NodeStartError error;
 
+	if (!put_hello())
+	{
+		node_start_later();
+		report_long_settings();
+		return;
+	}
 	node.start_deadline = deadline_in(setting_start_timeout);
 	node.module = strdup(setting_module);
 	if (node.module == NULL ||
@@ -497,20 +598,20 @@ node_start(void)
 		free(node.module);
 		node.module = NULL;
 		node.pid = 0;
-		restart_delay_ms = Min(Max(restart_delay_ms * 2, RESTART_DELAY_MIN_MS),
-							   RESTART_DELAY_MAX_MS);
-		next_start = deadline_in(restart_delay_ms);
+		node_start_later();
 		errno = error.number;
 		ereport(WARNING,
 				(errcode_for_file_access(),
 				 errmsg("could not %s \"%s\": %m", error.call, PGARCHIVIST_LAUNCHER),
-				 errhint("Has pgarchivist been moved? Run \"pgarchivist install\" from where it is now.")));
+				 strcmp(error.call, "execute") == 0 ?
+				 errhint("Has pgarchivist been moved? Run \"pgarchivist install\" from where it is now.") : 0));
 		return;
 	}
 	incoming.used = 0;
 	node.requests_before = last_request;
+	node.declarations = node.reservations = 0;
 	node.broke_protocol = false;
-	(void) send_hello();
+	(void) node_send(node.start_deadline);
 }
 
 /*
@@ -554,6 +655,9 @@ flags_of(const char *names)
 			i++;
 		if (i == (int) lengthof(flags))
 			return -1;
+		/* Two units make a third one, or one that the server raises an ERROR for when it has to name it. */
+		if ((flags[i].flag & GUC_UNIT) != 0 && (result & GUC_UNIT) != 0)
+			return -1;
 		result |= flags[i].flag;
 		name += length;
 		name += strspn(name, " ");
@@ -571,6 +675,10 @@ context_of(const char *name)
 		return PGC_SUSET;
 	if (strcmp(name, "PGC_USERSET") == 0)
 		return PGC_USERSET;
+	if (strcmp(name, "PGC_SU_BACKEND") == 0)
+		return PGC_SU_BACKEND;
+	if (strcmp(name, "PGC_BACKEND") == 0)
+		return PGC_BACKEND;
 	if (strcmp(name, "PGC_INTERNAL") == 0)
 		return PGC_INTERNAL;
 	return -1;
@@ -721,6 +829,45 @@ declared_name(const DeclaredSetting *setting)
 	return setting->declaration + strlen(setting->declaration) + 1;
 }
 
+/* The setting of that name, if a library has defined it in this server already. */
+static struct config_generic *
+find_defined(const char *name)
+{
+	int			count;
+	struct config_generic **settings = compat_guc_variables(&count);
+
+	for (int i = 0; i < count; i++)
+		if (pg_strcasecmp(settings[i]->name, name) == 0 &&
+			(settings[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0)
+			return settings[i];
+	return NULL;
+}
+
+/* Does the declaration, from its beginning, speak of a setting of that type and unit? */
+static bool
+is_same_kind(const struct config_generic *setting, FrameReader declaration)
+{
+	static const char *const kinds[] = {
+		[PGC_BOOL] = "bool",[PGC_INT] = "int",[PGC_REAL] = "real",
+		[PGC_STRING] = "string",[PGC_ENUM] = "enum"
+	};
+	const char *kind = frame_read_string(&declaration);
+
+	for (int i = 0; i < 4; i++)
+		(void) frame_read_string(&declaration); /* name, descriptions, context */
+	return strcmp(kinds[setting->vartype], kind) == 0 &&
+		(setting->flags & GUC_UNIT) == (flags_of(frame_read_string(&declaration)) & GUC_UNIT);
+}
+
+static void
+restart_archiver_because_full(void)
+{
+	if (!restart_archiver)
+		ereport(LOG,
+				(errmsg("restarting archiver process because it cannot take more declarations")));
+	restart_archiver = true;
+}
+
 /*
  * The module declares a setting.  A module that was started again declares the
  * same ones; one that has changed may not, and since a setting cannot be
@@ -732,9 +879,10 @@ declare_setting(FrameReader *reader)
 	MemoryContext context = CurrentMemoryContext;
 	size_t		bytes = reader->end - reader->at;
 	DeclaredSetting *setting;
+	struct config_generic *defined;
 	const char *name;
 
-	if (!declaration_is_valid(*reader, &name))
+	if (++node.declarations > DECLARED_SETTINGS_MAX || !declaration_is_valid(*reader, &name))
 		return false;
 	for (int i = 0; i < declared_settings_count; i++)
 	{
@@ -752,13 +900,28 @@ declare_setting(FrameReader *reader)
 		return true;
 	}
 	if (declared_settings_count == DECLARED_SETTINGS_MAX)
-		return false;
+	{
+		/* Not all of this module, but with those that the modules before it have declared. */
+		restart_archiver_because_full();
+		return true;
+	}
 
 	setting = MemoryContextAllocZero(TopMemoryContext, sizeof(*setting));
 	setting->declaration = MemoryContextAlloc(TopMemoryContext, bytes);
 	setting->bytes = bytes;
 	memcpy(setting->declaration, reader->at, bytes);
 	declared_settings[declared_settings_count++] = setting;
+
+	/* A library that all processes load may have made it; the value is the server's, whoever did. */
+	defined = find_defined(name);
+	if (defined != NULL)
+	{
+		if (!is_same_kind(defined, *reader))
+			ereport(WARNING,
+					(errmsg("setting \"%s\" is not what the archive module declares", name),
+					 errdetail("Another library has defined it, with another type or unit.")));
+		return true;
+	}
 
 	PG_TRY();
 	{
@@ -782,13 +945,16 @@ reserve_prefix(const char *prefix)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	if (!is_identifier(prefix, strlen(prefix)))
+	if (++node.reservations > RESERVED_PREFIXES_MAX || !is_identifier(prefix, strlen(prefix)))
 		return false;
 	for (int i = 0; i < reserved_prefixes_count; i++)
 		if (strcmp(reserved_prefixes[i], prefix) == 0)
 			return true;
 	if (reserved_prefixes_count == RESERVED_PREFIXES_MAX)
-		return false;
+	{
+		restart_archiver_because_full();
+		return true;
+	}
 	reserved_prefixes[reserved_prefixes_count++] = keep(prefix);
 
 	PG_TRY();
@@ -875,10 +1041,11 @@ handle_frame(char type, FrameReader *reader)
 			node.is_ready = true;
 			return true;
 		case FRAME_DECLARE:
-			return !proc_exit_inprogress && declare_setting(reader);
+			/* While the archiver ends, nothing is made of what a module declares that has just been started. */
+			return proc_exit_inprogress || declare_setting(reader);
 		case FRAME_RESERVE:
 			prefix = frame_read_string(reader);
-			return frame_is_whole(reader) && !proc_exit_inprogress && reserve_prefix(prefix);
+			return frame_is_whole(reader) && (proc_exit_inprogress || reserve_prefix(prefix));
 		case FRAME_LOG:
 			return handle_log(reader);
 		case FRAME_CHECKED:
@@ -994,6 +1161,13 @@ may_wait(TimestampTz deadline)
 	return ms_until(deadline) > 0;
 }
 
+/* What is waited for is not waited for beyond the time that a stopping server has. */
+static TimestampTz
+until_stop(TimestampTz deadline)
+{
+	return stop_deadline == 0 ? deadline : Min(deadline, stop_deadline);
+}
+
 /*
  * Brings the process to where it can be asked.  One that has ended is started
  * again and waited for.  One that cannot be started has said why; the attempt
@@ -1002,8 +1176,11 @@ may_wait(TimestampTz deadline)
 static bool
 node_make_ready(TimestampTz deadline)
 {
-	while (!node.is_ready)
+	/* Asked before anything is started or sent: a server that has no time left for it is not to be kept for that. */
+	while (may_wait(deadline))
 	{
+		if (node.is_ready)
+			return send_settings_if_changed();
 		if (node.pid == 0)
 		{
 			if (ms_until(next_start) > 0)
@@ -1013,11 +1190,9 @@ node_make_ready(TimestampTz deadline)
 		else if (ms_until(node.start_deadline) <= 0)
 			node_end("it has not started within \"pgarchivist.start_timeout\"");
 		else
-			receive(Min(deadline, node.start_deadline));
-		if (!node.is_ready && !may_wait(deadline))
-			return false;
+			receive(until_stop(Min(deadline, node.start_deadline)));
 	}
-	return send_settings_if_changed();
+	return false;
 }
 
 /* A process that is silent may be busy with a file, or stopped for good. */
@@ -1054,7 +1229,7 @@ ask(TimestampTz deadline, const char *file)
 		return false;
 	}
 	while (node.pid != 0 && !answer.is_answered && may_wait(deadline))
-		receive(stop_deadline == 0 ? deadline : Min(deadline, stop_deadline));
+		receive(until_stop(deadline));
 	/* The name is the caller's. */
 	answer.expected = 0;
 	answer.file = NULL;
@@ -1185,6 +1360,15 @@ archive_file(ARCHIVE_CALLBACK_STATE_AND const char *file, const char *path)
 	}
 	if (is_archived && stop_deadline != 0)
 		stop_deadline = deadline_in(setting_stop_timeout);
+	else if (!is_archived && stop_deadline != 0 && ms_until(stop_deadline) <= 0 && !is_stop_told)
+	{
+		is_stop_told = true;
+		ereport(WARNING,
+				(errmsg("write-ahead log file \"%s\" and later ones are not archived before the server has stopped",
+						file),
+				 errhint("They are archived after its next start. See \"%s\".",
+						 "pgarchivist.stop_timeout")));
+	}
 	end_callback(before);
 	return is_archived;
 }
@@ -1194,28 +1378,17 @@ static void
 archive_shutdown(ARCHIVE_CALLBACK_STATE)
 {
 	TimestampTz deadline = deadline_in(SHUTDOWN_TIMEOUT_MS);
-	pid_t		pid = node.pid;
 
-	if (pid == 0)
+	if (node.pid == 0)
 		return;
 	answer.expected = 0;
 	if (frame_begin(&outgoing, FRAME_QUIT) &&
 		frame_put_int32(&outgoing, SHUTDOWN_TIMEOUT_MS) &&
 		node_send(deadline))
 	{
-		/* Its last words; it closes the channel when it has said them. */
+		/* Its last words.  It closes the channel when it has said them, and so does its end. */
 		while (node.pid != 0 && ms_until(deadline) > 0)
-		{
-			int			status;
-
-			if (node_process_has_ended(pid, &status))
-			{
-				close(node.socket);
-				node.pid = 0;
-				break;
-			}
 			receive(deadline);
-		}
 	}
 	if (node.pid != 0)
 		node_process_kill(node.pid);

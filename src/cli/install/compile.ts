@@ -8,7 +8,7 @@ import { isExecutable } from './pg-config.ts'
 /** Beside bin/, in a checkout as in the published package, and as far above this file in one as in the other. */
 export const sourceDirectory = fileURLToPath(new URL('../../../src/bridge/pg', import.meta.url))
 
-export const sourceNames = ['pgarchivist.c', 'frame.c', 'node_process.c']
+export const sourceNames = ['pgarchivist.c', 'frame.c', 'keeper.c', 'node_process.c']
 
 export interface Compilation {
   /** The program and what comes before all other arguments, such as `ccache gcc`. */
