@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -18,8 +18,11 @@ async function installedPackage(directory: string): Promise<string> {
   const installed = path.join(modules, 'pgarchivist')
   await mkdir(installed, { recursive: true })
   await run('tar', ['-xzf', path.join(directory, archive), '-C', installed, '--strip-components=1'])
+  const { dependencies }: { dependencies: Record<string, string> } = JSON.parse(
+    await readFile(path.join(root, 'package.json'), 'utf8'),
+  )
   for (const name of await readdir(path.join(root, 'node_modules'))) {
-    if (name === 'commander' || name.startsWith('node-linux-')) {
+    if (name in dependencies || name.startsWith('node-linux-')) {
       await symlink(path.join(root, 'node_modules', name), path.join(modules, name))
     }
   }

@@ -1,0 +1,83 @@
+import type { Transform } from 'node:stream'
+import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib'
+import { type ByteSink, chunkBytes } from './byte-source.ts'
+import { CodecError, type CodecErrorKind } from './codec-error.ts'
+
+// zstd's own worker threads stay unused: with them, node:zlib has lost the end of its output and reported success.
+
+/** Makes a stream that compresses `length` bytes into one frame. */
+export type Compressor = (length: number, level: number) => Transform
+
+/** The frame holds content size and checksum; `level` is zstd's. */
+export const zstdCompressor: Compressor = (length, level) =>
+  createZstdCompress({
+    chunkSize: chunkBytes,
+    pledgedSrcSize: length,
+    params: {
+      [constants.ZSTD_c_compressionLevel]: level,
+      [constants.ZSTD_c_contentSizeFlag]: 1,
+      [constants.ZSTD_c_checksumFlag]: 1,
+    },
+  })
+
+/** 128 MiB is what the `zstd` command decompresses without being asked to; none of our levels needs more. */
+const windowLogMax = 27
+
+export function zstdDecompressor(): Transform {
+  return createZstdDecompress({
+    chunkSize: chunkBytes,
+    // Otherwise whatever follows the first frame is passed over in silence.
+    rejectGarbageAfterEnd: true,
+    params: { [constants.ZSTD_d_windowLogMax]: windowLogMax },
+  })
+}
+
+/**
+ * Runs bytes through a stream: `feed` writes them, and `take` gets what comes out. A write is done when its bytes were
+ * processed, so that their buffer may be used again. Resolves when all that came out was taken. When it rejects, both
+ * have ended: with their own error, or with one of `kind` if it was the stream that failed.
+ */
+export async function runThrough(
+  stream: Transform,
+  feed: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+  take: ByteSink,
+  kind: CodecErrorKind,
+): Promise<void> {
+  const broken = () => {
+    const cause = stream.errored
+    return new CodecError(kind, `zstd: ${cause?.message ?? 'the stream was closed'}`, cause ? { cause } : {})
+  }
+  // The error is looked for where it matters; without a listener it would end the process.
+  stream.on('error', () => undefined)
+  // A stream that is destroyed while it waits for room never calls back for the write in progress.
+  const closed = new Promise<boolean>(resolve => {
+    stream.once('close', () => resolve(false))
+  })
+  const write = async (bytes: Uint8Array): Promise<void> => {
+    const written = new Promise<boolean>(resolve => {
+      stream.write(bytes, error => resolve(!error))
+    })
+    if (!(await Promise.race([written, closed]))) throw broken()
+  }
+
+  // The first error counts. The others come of it, such as the one that a loop over a stream leaves behind in it.
+  let failure: { error: unknown } | undefined
+  const stop = (error: unknown) => {
+    failure ??= { error }
+    stream.destroy()
+  }
+  const feeding = async () => {
+    await feed(write)
+    stream.end()
+  }
+  const taking = async () => {
+    for await (const bytes of stream) {
+      await take(bytes).catch((error: unknown) => {
+        stop(error)
+        throw error
+      })
+    }
+  }
+  await Promise.all([feeding().catch(stop), taking().catch(() => stop(broken()))])
+  if (failure) throw failure.error
+}
