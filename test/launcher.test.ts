@@ -1,6 +1,19 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
-import { chmod, copyFile, link, mkdir, realpath, symlink, writeFile } from 'node:fs/promises'
+import { execFile, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { constants } from 'node:fs'
+import {
+  chmod,
+  copyFile,
+  link,
+  mkdir,
+  open,
+  readFile,
+  realpath,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { temporaryDirectory, unprivileged } from './support/unprivileged.ts'
@@ -191,4 +204,160 @@ test('a checkout without its packages says what to do', async () => {
     `pgarchivist: the packages of this checkout are missing: run "npm ci" in the directory above ${directory.path}/bin\n`,
   )
   assert.equal(status, 1)
+})
+
+// "archive-get" is PostgreSQL's restore_command: a status up to 125 that nobody meant ends the WAL of a server there.
+
+const internal = 205
+
+test('archive-get gives the statuses that its program means, and makes a failure of every other one', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  await placeNode(join(directory.path, 'node_modules'), '24.21.0')
+  const data = join(directory.path, 'data')
+  await mkdir(data)
+  const meant = new Map([100, 101, 201, 202, 203, 204, 205].map(each => [each, each]))
+  meant.set(100, 0).set(101, 1)
+  for (const ended of [
+    0, 1, 2, 3, 7, 13, 99, 100, 101, 102, 125, 126, 127, 134, 143, 200, 201, 202, 203, 204, 205, 206,
+  ]) {
+    await put(join(directory.path, 'src/cli/main.ts'), `process.exit(${ended})`)
+    const { status, stderr } = await start(command, ['archive-get', 'a', 'b'], {}, data)
+    assert.equal(status, meant.get(ended) ?? internal, String(ended))
+    const expected = meant.has(ended) ? '' : `pgarchivist: internal error: Node ended with status ${ended}\n`
+    assert.equal(stderr, expected)
+  }
+  await put(join(data, 'standby.signal'), '')
+  for (const [ended, given] of [
+    [100, 0],
+    [101, 1],
+    [0, 2],
+    [1, 2],
+    [201, 2],
+    [205, 2],
+    [3, 2],
+  ]) {
+    await put(join(directory.path, 'src/cli/main.ts'), `process.exit(${ended})`)
+    assert.equal((await start(command, ['archive-get', 'a', 'b'], {}, data)).status, given, String(ended))
+  }
+})
+
+test('archive-get survives whatever else Node and its program do', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  await placeNode(join(directory.path, 'node_modules'), '24.21.0')
+  const get = async (program: string) => {
+    await put(join(directory.path, 'src/cli/main.ts'), program)
+    return await start(command, ['archive-get', 'a', 'b'])
+  }
+  for (const program of [
+    `throw new Error('not caught')`,
+    `await new Promise(() => {})`,
+    `Promise.reject(new Error('not handled'))`,
+    `import './not-there.ts'`,
+    `this is not a program`,
+    `process.kill(process.pid, 'SIGKILL')`,
+    `process.kill(process.pid, 'SIGSEGV')`,
+    `process.kill(process.pid, 'SIGTERM'); setInterval(() => {}, 1000)`,
+    `process.abort()`,
+  ]) {
+    const { status, stderr } = await get(program)
+    assert.equal(status, internal, program)
+    assert.match(stderr, /pgarchivist: internal error: Node ended with status \d+\n$/, program)
+  }
+})
+
+test('archive-get that cannot be started says why, and is a failure', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  const withoutPackages = await start(command, ['archive-get', 'a', 'b'])
+  assert.match(withoutPackages.stderr, /^pgarchivist: the packages of this checkout are missing: /)
+  assert.equal(withoutPackages.status, internal)
+
+  await placeNode(join(directory.path, 'node_modules'), '22.0.0')
+  const withoutNode = await start(command, ['archive-get', 'a', 'b'], { PATH: '' })
+  assert.equal(withoutNode.stderr, missingNode)
+  assert.equal(withoutNode.status, internal)
+
+  await rm(join(directory.path, 'src'), { recursive: true })
+  const withoutProgram = await start(command, ['archive-get', 'a', 'b'])
+  assert.match(withoutProgram.stderr, /^pgarchivist: its program files are missing beside /)
+  assert.equal(withoutProgram.status, internal)
+
+  const lost = await start(command, ['archive-get', 'a', 'b'], { PGARCHIVIST_NODE: '/nowhere/node' })
+  assert.equal(lost.status, internal)
+
+  await symlink('nowhere', join(directory.path, 'bin/link'))
+  await symlink('../bin/pgarchivist', join(directory.path, 'bin/good link'))
+  assert.equal(
+    (await start(join(directory.path, 'bin/good link'), ['archive-get', 'a', 'b'])).status,
+    internal,
+  )
+})
+
+test('archive-get finds the data directory in its arguments, to know a standby', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  await placeNode(join(directory.path, 'node_modules'), '24.21.0')
+  await put(join(directory.path, 'src/cli/main.ts'), 'process.exit(201)')
+  const standby = join(directory.path, 'a standby')
+  await put(join(standby, 'standby.signal'), '')
+  const other = join(directory.path, 'other')
+  await put(join(other, 'standby'), '')
+  for (const [cwd, args, isStandby] of [
+    [standby, ['a', 'pg_wal/b'], true],
+    [standby, ['a', './pg_wal/b'], true],
+    [standby, ['a', 'b'], true],
+    [other, ['a', 'b'], false],
+    [other, ['a', 'pg_wal/b'], false],
+    [other, ['a', `${standby}/pg_wal/b`], true],
+    [other, ['a', '../a standby/pg_wal/b'], true],
+    [standby, ['a', `${other}/pg_wal/b`], false],
+    [other, ['-D', standby, 'a', 'b'], true],
+    [other, ['a', '-D../a standby', 'b'], true],
+    [other, ['a', 'b', '--pgdata', standby], true],
+    [other, ['a', 'b', `--pgdata=${standby}`], true],
+    [standby, ['a', 'b', '-D', other], false],
+    [other, ['a', `${standby}/pg_wal/b`, '--repository', 'file:///x'], true],
+    [other, ['--repository', 'file:///x', 'a', `${standby}/pg_wal/b`], true],
+    [other, ['a', `${standby}/pg_wal/b`, '--repository=file:///x'], true],
+  ] as const) {
+    const { status } = await start(command, ['archive-get', ...args], {}, cwd)
+    assert.equal(status, isStandby ? 2 : 201, args.join(' '))
+  }
+})
+
+test('help for archive-get is help, whatever else its statuses mean', async () => {
+  await using directory = await temporaryDirectory()
+  const command = await place(directory.path, 'src/cli/main.ts')
+  await placeNode(join(directory.path, 'node_modules'), '24.21.0')
+  assert.equal((await start(command, ['archive-get', '--help'])).status, 0)
+  assert.equal((await start(command, ['archive-get', '-h'])).status, 0)
+})
+
+test('a pipe to which others write as well stays as it is', async () => {
+  await using directory = await temporaryDirectory()
+  const copy = await place(directory.path, 'dist/cli/main.js')
+  await writeFile(
+    join(directory.path, 'dist/cli/main.js'),
+    `process.stdout.write('out'); process.stderr.write('err'); setInterval(() => {}, 1000)`,
+  )
+  // As the server's log is for all of its processes: one open file, which they have inherited.
+  const pipe = join(directory.path, 'log')
+  execFileSync('mkfifo', [pipe])
+  await using shared = await open(pipe, 'r+')
+  const child = spawn(copy, [], {
+    env: { PGARCHIVIST_NODE: process.execPath },
+    stdio: ['ignore', shared.fd, shared.fd],
+  })
+  const ended = once(child, 'exit')
+  try {
+    for (let bytes = 0; bytes < 'outerr'.length; ) bytes += (await shared.read(Buffer.alloc(6))).bytesRead
+    const flags =
+      /^flags:\s+(\d+)$/m.exec(await readFile(`/proc/self/fdinfo/${shared.fd}`, 'utf8'))?.[1] ?? ''
+    assert.equal(Number.parseInt(flags, 8) & constants.O_NONBLOCK, 0)
+  } finally {
+    child.kill('SIGKILL')
+    await ended
+  }
 })

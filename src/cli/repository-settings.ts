@@ -1,0 +1,303 @@
+import path from 'node:path'
+import { systemIdentifier } from '../archiver/cluster-facts.ts'
+import { type LogMessage, ReportedError } from '../contract/error-report.ts'
+import type { GucBool, GucInt, GucString, GucVariable } from '../contract/guc.ts'
+import {
+  findConfigurationFile,
+  readConfigurationFiles,
+  readPostmasterOptions,
+} from '../host/configuration-file.ts'
+import { GucRegistry } from '../host/guc-registry.ts'
+import type { GucValue } from '../host/guc-type.ts'
+import { postmasterOptions } from '../host/postmaster-options.ts'
+import { type RawSetting, type Settings, settingsOf } from '../host/settings.ts'
+import { parseIdentities, parseRecipients } from '../repository/codec/recipient.ts'
+import { isSystemIdentifier } from '../repository/object-key.ts'
+import { RepositoryError } from '../repository/repository-error.ts'
+import { type RepositoryGuc, repositoryGucs } from '../repository/repository-gucs.ts'
+import { parseRepositoryUrls, type RepositoryUrl } from '../repository/repository-url.ts'
+import type { FileStatus, Files } from '../system/files.ts'
+import { isMissing, systemErrorText } from '../system/system-error.ts'
+
+/** What a command line says, as options of commands; each as it was written. */
+export interface RepositoryFlags {
+  pgdata?: string | undefined
+  systemIdentifier?: string | undefined
+  repository?: string | undefined
+  compressionLevel?: string | undefined
+  encryptionRecipients?: string | undefined
+  identityFile?: string | undefined
+  spoolDirectory?: string | undefined
+  spoolLimit?: string | undefined
+  headerCheck?: string | undefined
+}
+
+export interface RepositorySettingsOptions {
+  files: Files
+  flags: RepositoryFlags
+  environment: NodeJS.ProcessEnv
+  workingDirectory: string
+  /** Of a WAL file that the server has named, as `%p` does. */
+  walPath?: string | undefined
+}
+
+/**
+ * The data directory of a command that the server starts: the one that is named, else the one whose `pg_wal` holds the
+ * file that the command is about, else the working directory, which is where the server starts commands.
+ */
+export function dataDirectoryOf(
+  options: Pick<RepositorySettingsOptions, 'flags' | 'workingDirectory' | 'walPath'>,
+): string {
+  const { flags, workingDirectory, walPath } = options
+  if (flags.pgdata !== undefined) return path.resolve(workingDirectory, flags.pgdata)
+  const above = walPath === undefined ? '' : path.dirname(walPath)
+  // As it is written: pg_wal may be a link to another disk.
+  return path.basename(above) === 'pg_wal'
+    ? path.resolve(workingDirectory, path.dirname(above))
+    : workingDirectory
+}
+
+/**
+ * The settings of a repository where there is no server to ask: from the configuration files and the command line of
+ * the server, then from the environment, then from the flags of a command. Each is looked at when it is wanted, and
+ * throws a `RepositoryError` when it cannot be used: what a command does not need cannot keep it from working.
+ */
+export class RepositorySettings {
+  readonly dataDirectory: string
+  readonly #options: RepositorySettingsOptions
+  readonly #values: ReadonlyMap<string, GucVariable<GucValue>>
+  readonly #problems: ReadonlyMap<string, RepositoryError>
+
+  private constructor(
+    options: RepositorySettingsOptions,
+    values: ReadonlyMap<string, GucVariable<GucValue>>,
+    problems: ReadonlyMap<string, RepositoryError>,
+  ) {
+    this.dataDirectory = dataDirectoryOf(options)
+    this.#options = options
+    this.#values = values
+    this.#problems = problems
+  }
+
+  static async read(options: RepositorySettingsOptions): Promise<RepositorySettings> {
+    const fromServer = await serverSettings(options.files, dataDirectoryOf(options))
+    const ours = ownSettings(options)
+    const settings = settingsOf([...fromServer.settings.values(), ...ours.settings.values()])
+    const values = new Map<string, GucVariable<GucValue>>()
+    const problems = new Map<string, RepositoryError>()
+    let complaint: LogMessage | undefined
+    const registry = new GucRegistry({ log: message => void (complaint = message) })
+    registry.load(settings)
+    for (const guc of repositoryGucs) {
+      complaint = undefined
+      values.set(guc.name, define(registry, guc))
+      const where = ours.places.get(guc.name)
+      if (where === undefined && fromServer.problem) problems.set(guc.name, fromServer.problem)
+      else if (complaint) problems.set(guc.name, refusal(complaint, where ?? place(settings.get(guc.name))))
+    }
+    return new RepositorySettings(options, values, problems)
+  }
+
+  get repository(): RepositoryUrl {
+    const [url] = parseRepositoryUrls(this.#text('pgarchivist.repository'))
+    if (url !== undefined) return url
+    throw new RepositoryError('SETTINGS', '"pgarchivist.repository" is not set', {
+      hint: `Set it in the configuration of the server whose data directory is "${this.dataDirectory}", or use --repository or PGARCHIVIST_REPOSITORY.`,
+    })
+  }
+
+  get compressionLevel(): number {
+    return this.#value('pgarchivist.compression_level') as number
+  }
+
+  /** Public keys. */
+  get recipients(): string[] {
+    return this.#parsed('pgarchivist.encryption_recipients', parseRecipients)
+  }
+
+  get headerCheck(): boolean {
+    return this.#value('pgarchivist.header_check') as boolean
+  }
+
+  /** Absolute; `undefined` where none is set. */
+  get spoolDirectory(): string | undefined {
+    return this.#path('pgarchivist.spool_directory')
+  }
+
+  get spoolLimitBytes(): number {
+    return (this.#value('pgarchivist.spool_limit') as number) * 1024
+  }
+
+  /** Is there a cluster in the data directory? Otherwise it is just where somebody has started us. */
+  async hasCluster(): Promise<boolean> {
+    return await this.#options.files.stat(`${this.dataDirectory}/PG_VERSION`).then(
+      () => true,
+      thrown => !isMissing(thrown),
+    )
+  }
+
+  async systemIdentifier(): Promise<string> {
+    const { flags, environment, files } = this.#options
+    const named: Array<[string, string | undefined]> = [
+      ['option "--system-identifier"', flags.systemIdentifier],
+      ['environment variable PGARCHIVIST_SYSTEM_IDENTIFIER', environment['PGARCHIVIST_SYSTEM_IDENTIFIER']],
+    ]
+    for (const [where, text] of named) {
+      if (text === undefined || text === '') continue
+      if (isSystemIdentifier(text)) return text
+      throw new RepositoryError('SETTINGS', `"${text}" in ${where} is not a system identifier`, {
+        hint: 'It is the number that "pg_controldata" shows as "Database system identifier".',
+      })
+    }
+    const identifier = await systemIdentifier(files, this.dataDirectory)
+    if (identifier !== undefined && isSystemIdentifier(identifier)) return identifier
+    throw new RepositoryError(
+      'SETTINGS',
+      `could not read the system identifier from file "${this.dataDirectory}/global/pg_control"`,
+      { hint: 'Name the data directory with -D, or the system identifier with --system-identifier.' },
+    )
+  }
+
+  /** Secret keys; none where no identity file is set. */
+  async identities(): Promise<readonly string[]> {
+    const file = this.#path('pgarchivist.identity_file')
+    if (file === undefined) return []
+    const { files } = this.#options
+    let text: string
+    try {
+      refuseIfOthersMayRead(file, await files.stat(file))
+      text = await files.readText(file)
+    } catch (thrown) {
+      if (thrown instanceof RepositoryError) throw thrown
+      throw new RepositoryError(
+        'NO_KEY',
+        `could not read identity file "${file}": ${systemErrorText(thrown)}`,
+        { cause: thrown, hint: 'Let "pgarchivist.identity_file" name a file that this user may read.' },
+      )
+    }
+    try {
+      return parseIdentities(text)
+    } catch (thrown) {
+      throw new RepositoryError('SETTINGS', `identity file "${file}": ${(thrown as Error).message}`, {
+        cause: thrown,
+        hint: 'It has to hold secret keys as "age-keygen" writes them.',
+      })
+    }
+  }
+
+  #path(name: string): string | undefined {
+    const text = this.#text(name)
+    return text === '' ? undefined : path.resolve(this.dataDirectory, text)
+  }
+
+  #text(name: string): string {
+    return this.#value(name) as string
+  }
+
+  #parsed<T>(name: string, parse: (text: string) => T): T {
+    try {
+      return parse(this.#text(name))
+    } catch (thrown) {
+      if (thrown instanceof RepositoryError) throw thrown
+      throw new RepositoryError('SETTINGS', `"${name}": ${(thrown as Error).message}`, { cause: thrown })
+    }
+  }
+
+  #value(name: string): GucValue {
+    const problem = this.#problems.get(name)
+    if (problem !== undefined) throw problem
+    const variable = this.#values.get(name)
+    if (variable === undefined) throw new Error(`there is no setting "${name}"`)
+    return variable.value
+  }
+}
+
+/** From its files, and from the command line that it was started with, which counts more. */
+async function serverSettings(
+  files: Files,
+  dataDirectory: string,
+): Promise<{ settings: Settings; problem: RepositoryError | undefined }> {
+  try {
+    const configFile = await findConfigurationFile({ files, dataDirectory })
+    const read = await readConfigurationFiles({ files, configFile, dataDirectory })
+    const [error] = read.errors
+    if (error) {
+      return {
+        settings: new Map(),
+        problem: new RepositoryError('SETTINGS', error.errmsg, {
+          detail: error.errdetail,
+          hint: `Configuration file "${read.fileWithErrors}" contains errors: correct it, or run this as a user who may read it.`,
+        }),
+      }
+    }
+    const commandLine = postmasterOptions(await readPostmasterOptions(files, dataDirectory))
+    return {
+      settings: settingsOf([...read.settings.values(), ...commandLine.values()]),
+      problem: undefined,
+    }
+  } catch (thrown) {
+    const message = thrown instanceof ReportedError ? thrown.errmsg : (thrown as Error).message
+    return { settings: new Map(), problem: new RepositoryError('SETTINGS', message, { cause: thrown }) }
+  }
+}
+
+/** From environment and flags, and where each of them is. */
+function ownSettings({ environment, flags }: RepositorySettingsOptions): {
+  settings: Settings
+  places: ReadonlyMap<string, string>
+} {
+  const list: RawSetting[] = []
+  const places = new Map<string, string>()
+  for (const { name } of repositoryGucs) {
+    const word = name.slice('pgarchivist.'.length)
+    const variable = `PGARCHIVIST_${word.toUpperCase()}`
+    const flag = word.replaceAll(/_(.)/g, (_, letter: string) => letter.toUpperCase())
+    const fromFlag = flags[flag as keyof RepositoryFlags]
+    // A variable that is set to nothing is how many programs unset one.
+    const fromEnvironment = environment[variable] || undefined
+    const value = fromFlag ?? fromEnvironment
+    if (value === undefined) continue
+    list.push({ name, value, source: 'PGC_S_ARGV' })
+    places.set(
+      name,
+      fromFlag === undefined ? `environment variable ${variable}` : `option "--${word.replaceAll('_', '-')}"`,
+    )
+  }
+  return { settings: settingsOf(list), places }
+}
+
+function define(registry: GucRegistry, guc: RepositoryGuc): GucVariable<GucValue> {
+  switch (guc.type) {
+    case 'string':
+      return registry.defineString(guc satisfies GucString)
+    case 'int':
+      return registry.defineInt(guc satisfies GucInt)
+    case 'bool':
+      return registry.defineBool(guc satisfies GucBool)
+    default:
+      return guc satisfies never
+  }
+}
+
+function place(setting: RawSetting | undefined): string {
+  return setting?.sourcefile === undefined
+    ? 'the command line of the server'
+    : `file "${setting.sourcefile}" line ${setting.sourceline}`
+}
+
+function refusal({ errmsg, errdetail, errhint }: LogMessage, where: string): RepositoryError {
+  return new RepositoryError('SETTINGS', `${errmsg}, in ${where}`, {
+    detail: errdetail,
+    ...(errhint !== undefined && { hint: errhint }),
+  })
+}
+
+/** As the server does with the key of its certificate: for its owner only, or for a group where it belongs to root. */
+function refuseIfOthersMayRead(file: string, { uid, mode }: FileStatus): void {
+  const [forbidden, remedy] = uid === 0 ? [0o037, '640'] : [0o077, '600']
+  if ((mode & forbidden) === 0) return
+  throw new RepositoryError('SETTINGS', `identity file "${file}" may be read or changed by others`, {
+    detail: `Its permissions are ${mode.toString(8).padStart(4, '0')}.`,
+    hint: `Run "chmod ${remedy} ${file}".`,
+  })
+}

@@ -1,0 +1,364 @@
+// The fetcher over a real directory, with everything else in the test's hands.
+
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
+import type { FetchOptions } from '../src/repository/repository.ts'
+import { Fetcher, type FetcherEnd, type FetcherOptions } from '../src/restore/fetcher.ts'
+import { identityOf } from '../src/restore/process-identity.ts'
+import { Spool } from '../src/restore/spool.ts'
+import type { Clock } from '../src/system/clock.ts'
+import type { Files } from '../src/system/files.ts'
+import { realFiles } from '../src/system/real-files.ts'
+import { segmentName } from '../src/wal/segment-position.ts'
+import { until } from './restore/archived-server.ts'
+import { type TemporaryDirectory, temporaryDirectory } from './support/unprivileged.ts'
+
+const segmentBytes = 1024 * 1024
+const nameOf = (segment: number, timeline = 1) =>
+  segmentName({ timeline, segment: BigInt(segment) }, segmentBytes)
+const self = await identityOf(realFiles, process.pid)
+
+/** What is archived, and what fetching it does. */
+class Archive {
+  readonly asked: string[] = []
+  atOnce = 0
+  atOnceMax = 0
+  readonly content = new Map<string, Buffer>()
+  before: (name: string) => Promise<void> | void = () => {}
+
+  add(from: number, to: number, timeline = 1): void {
+    for (let segment = from; segment <= to; segment++)
+      this.content.set(nameOf(segment, timeline), randomBytes(100))
+  }
+
+  async fetch({ name, signal }: FetchOptions, sink: (bytes: Uint8Array) => Promise<void>): Promise<boolean> {
+    this.asked.push(name)
+    this.atOnceMax = Math.max(this.atOnceMax, ++this.atOnce)
+    try {
+      await this.before(name)
+      signal?.throwIfAborted()
+      const content = this.content.get(name)
+      if (content === undefined) return false
+      await sink(content.subarray(0, 50))
+      await setImmediate()
+      await sink(content.subarray(50))
+      return true
+    } finally {
+      this.atOnce--
+    }
+  }
+}
+
+class Stage implements AsyncDisposable {
+  readonly directory: TemporaryDirectory
+  readonly spool: Spool
+  readonly archive = new Archive()
+  readonly wal: string
+  state: 'goes on' | 'over' | 'gone' = 'goes on'
+  haveChanged = false
+  free = 1e12
+  now = 0
+  end: Promise<FetcherEnd> | undefined
+
+  private constructor(directory: TemporaryDirectory) {
+    this.directory = directory
+    this.wal = join(directory.path, 'pg_wal')
+    this.spool = new Spool(realFiles, join(this.wal, 'spool'), 0o600)
+  }
+
+  static async create(): Promise<Stage> {
+    const stage = new Stage(await temporaryDirectory())
+    await mkdir(stage.spool.directory, { recursive: true })
+    return stage
+  }
+
+  start(position: string, options: Partial<FetcherOptions> = {}): void {
+    assert.ok(self)
+    const clock: Clock = {
+      now: () => this.now,
+      monotonic: () => this.now,
+      // A look is always due, so that the test need not wait for one.
+      sleep: async () => {
+        await setImmediate()
+        this.now += 1
+      },
+    }
+    const fetcher = new Fetcher({
+      files: realFiles,
+      clock,
+      spool: this.spool,
+      self,
+      source: { repository: this.archive, systemIdentifier: '1', identities: async () => [] },
+      sourceMark: 'mark',
+      walDirectory: this.wal,
+      segmentBytes,
+      position,
+      filesAtOnce: 2,
+      limitBytes: 1e9,
+      recovery: { look: async () => this.state },
+      haveSettingsChanged: async () => this.haveChanged,
+      diskSpace: async () => ({ free: this.free, total: 1e12 }),
+      watched: [],
+      ...options,
+    })
+    this.end = fetcher.run(async () => {})
+  }
+
+  async names(): Promise<string[]> {
+    return (await readdir(this.spool.directory)).toSorted()
+  }
+
+  async segments(): Promise<string[]> {
+    return (await this.names()).filter(name => name.length === 24)
+  }
+
+  /** As the launcher takes it. */
+  async take(name: string): Promise<Buffer> {
+    const taken = join(this.wal, 'RECOVERYXLOG')
+    await rename(this.spool.path(name), taken)
+    return await readFile(taken)
+  }
+
+  async hasFetched(names: string[]): Promise<void> {
+    const wanted = names.flatMap(name => [name, `${name}.verified`])
+    await until(`${wanted.join(', ')} in the spool`, async () => {
+      const there = (await this.names()).filter(name => name !== 'position')
+      return there.length === wanted.length && wanted.every(name => there.includes(name))
+    }).catch(async thrown => {
+      throw new Error(`${(thrown as Error).message}; there is ${(await this.names()).join(', ')}`)
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.state = 'gone'
+    await this.end
+    await this.directory[Symbol.asyncDispose]()
+  }
+}
+
+const range = (from: number, to: number, timeline = 1) =>
+  Array.from({ length: to - from + 1 }, (_, index) => nameOf(from + index, timeline))
+
+test('it fetches ahead, several at once, and slides on with what is taken', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  stage.start(nameOf(4))
+  await stage.hasFetched(range(5, 12))
+  assert.equal(stage.archive.atOnceMax, 2)
+  assert.deepEqual(await stage.take(nameOf(5)), stage.archive.content.get(nameOf(5)))
+  await stage.hasFetched(range(6, 15))
+  await stage.take(nameOf(6))
+  await stage.take(nameOf(7))
+  await stage.hasFetched(range(8, 21))
+  assert.deepEqual(stage.archive.asked, range(5, 21), 'each once')
+})
+
+test('it never keeps more than the limit', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  let most = 0
+  stage.archive.before = async () => {
+    most = Math.max(most, (await stage.names()).filter(name => /^[0-9A-F]{24}(\.part)?$/.test(name)).length)
+  }
+  stage.start(nameOf(0), { limitBytes: 3.5 * segmentBytes })
+  for (let segment = 1; segment < 20; segment++) {
+    await stage.hasFetched(range(segment, segment + 2))
+    await stage.take(nameOf(segment))
+  }
+  assert.ok(most <= 3, String(most))
+})
+
+test('it leaves room on the disk', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  // 5 % of it are five segments, so there is room for one as long as six are free.
+  const total = 100 * segmentBytes
+  let free = 5.9 * segmentBytes
+  const diskSpace = async () => ({ free: free - (await stage.segments()).length * segmentBytes, total })
+  stage.start(nameOf(0), { diskSpace })
+  await until('some looks', () => stage.now > 20)
+  assert.deepEqual(stage.archive.asked, [])
+  free = 7.9 * segmentBytes
+  await stage.hasFetched(range(1, 2))
+  const then = stage.now
+  await until('more looks', () => stage.now > then + 20)
+  assert.deepEqual(stage.archive.asked, range(1, 2))
+})
+
+test('of a small disk it leaves four segments', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const diskSpace = async () => ({
+    free: (6 - (await stage.segments()).length) * segmentBytes,
+    total: 10 * segmentBytes,
+  })
+  stage.start(nameOf(0), { diskSpace })
+  await stage.hasFetched(range(1, 2))
+  const then = stage.now
+  await until('more looks', () => stage.now > then + 20)
+  assert.deepEqual(stage.archive.asked, range(1, 2))
+})
+
+test('what becomes ready while it looks at the spool was not taken', async () => {
+  // Such a file was once thought to be taken, the position jumped there, and what came before was thrown away.
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const files: Files = {
+    ...realFiles,
+    list: async path => {
+      const names = await realFiles.list(path)
+      const { length } = await readdir(stage.spool.directory)
+      const isFetching = stage.archive.atOnce > 0
+      if (isFetching) {
+        await until(
+          'something is ready',
+          async () => (await readdir(stage.spool.directory)).length > length,
+          100,
+        ).catch(() => undefined)
+      }
+      return names
+    },
+  }
+  stage.start(nameOf(0), { files })
+  await stage.hasFetched(range(1, 8))
+  assert.deepEqual(stage.archive.asked, range(1, 8))
+})
+
+test('at a segment that is not there it stops, and tries again only when the server has got there', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 3)
+  stage.start(nameOf(0))
+  await stage.hasFetched(range(1, 3))
+  for (const segment of [1, 2, 3]) await stage.take(nameOf(segment))
+  await stage.hasFetched([])
+  const asked = stage.archive.asked.toSorted()
+  // Two at once, so the one after it may have been tried too.
+  assert.ok(asked.length === 4 || asked.length === 5)
+  stage.archive.add(4, 6)
+  const then = stage.now
+  await until('some looks', () => stage.now > then + 20)
+  assert.deepEqual(stage.archive.asked.toSorted(), asked)
+
+  await stage.spool.writePosition(nameOf(4), 'mark', process.pid)
+  await stage.hasFetched(range(5, 6))
+})
+
+test('what cannot be fetched is left for the server to find out, and what was begun of it is removed', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 9)
+  const { before } = stage.archive
+  stage.archive.before = name => {
+    if (name === nameOf(3)) throw new Error('the repository cannot be reached')
+  }
+  stage.start(nameOf(0), { filesAtOnce: 1 })
+  await stage.hasFetched(range(1, 2))
+  stage.archive.before = before
+  await stage.spool.writePosition(nameOf(3), 'mark', process.pid)
+  await stage.hasFetched(range(4, 9))
+})
+
+test('it follows the server to another place and another timeline, and throws away what leads nowhere', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 5)
+  stage.archive.add(2, 30, 2)
+  stage.start(nameOf(0))
+  await stage.hasFetched(range(1, 5))
+  await stage.spool.writePosition(nameOf(3, 2), 'mark', process.pid)
+  await stage.hasFetched(range(4, 13, 2))
+  await stage.spool.writePosition(nameOf(19, 2), 'mark', process.pid)
+  await stage.hasFetched(range(20, 30, 2))
+})
+
+test('it goes along the timelines of the newest history that the server has', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 9)
+  stage.archive.add(3, 5, 2)
+  stage.archive.add(5, 9, 3)
+  await writeFile(join(stage.wal, '00000002.history'), '1\t0/300028\tno recovery target specified\n')
+  await writeFile(
+    join(stage.wal, '00000003.history'),
+    '1\t0/300028\tno recovery target specified\n2\t0/5FFFFF\tno recovery target specified\n',
+  )
+  stage.start(nameOf(0))
+  await stage.hasFetched([...range(1, 2), ...range(3, 4, 2), ...range(5, 8, 3)])
+})
+
+test('when recovery is over, when settings have changed and when nobody takes anything, nothing stays', async () => {
+  for (const [why, cause] of [
+    ['recovery is over', (stage: Stage) => void (stage.state = 'over')],
+    ['settings have changed', (stage: Stage) => ((stage.haveChanged = true), void (stage.now += 1_000))],
+    ['idle', (stage: Stage) => void (stage.now += 60_001)],
+  ] as const) {
+    await using stage = await Stage.create()
+    stage.archive.add(1, 9)
+    stage.start(nameOf(0))
+    await stage.hasFetched(range(1, 8))
+    await writeFile(stage.spool.path('lock'), '')
+    cause(stage)
+    assert.equal(await stage.end, why)
+    assert.deepEqual(await stage.names(), ['lock'])
+  }
+})
+
+test('with somebody who takes something it is not idle', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  stage.start(nameOf(0), { limitBytes: 2 * segmentBytes })
+  for (let segment = 1; segment < 10; segment++) {
+    await stage.hasFetched(range(segment, segment + 1))
+    stage.now += 30_000
+    await stage.take(nameOf(segment))
+  }
+  await stage.hasFetched(range(10, 11))
+})
+
+test('when the server is gone, nothing in the data directory is touched any more', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 9)
+  let go = () => {}
+  const held = new Promise<void>(resolve => (go = resolve))
+  stage.archive.before = async name => {
+    if (name === nameOf(4)) await held
+  }
+  stage.start(nameOf(0), { filesAtOnce: 1 })
+  await until('the fourth is being fetched', () => stage.archive.asked.includes(nameOf(4)))
+  const before = await stage.names()
+  stage.state = 'gone'
+  assert.equal(await stage.end, 'server is gone')
+  go()
+  await setImmediate()
+  assert.deepEqual(await stage.names(), before)
+})
+
+test('what an earlier fetcher has left is used if nothing has touched it since, and the rest goes', async () => {
+  await using stage = await Stage.create()
+  assert.ok(self)
+  stage.archive.add(1, 20)
+  const leave = async (segment: number, { source = 'mark', boot = self.boot } = {}) => {
+    const name = nameOf(segment)
+    await writeFile(stage.spool.path(name), stage.archive.content.get(name) ?? '')
+    const identity = await stage.spool.fileIdentity(boot, name)
+    await stage.spool.writeVerified(name, { identity, digest: 'x', source }, process.pid)
+  }
+  await leave(1)
+  await leave(2)
+  await leave(3, { source: 'another' })
+  await leave(4, { boot: 'before' })
+  await leave(5)
+  await writeFile(stage.spool.path(nameOf(5)), 'touched')
+  await writeFile(stage.spool.path(nameOf(6)), 'never verified')
+  await writeFile(stage.spool.path(`${nameOf(7)}.part`), 'half')
+  await writeFile(stage.spool.path(`${nameOf(8)}.verified`), 'of nothing')
+  await leave(99)
+  stage.start(nameOf(0))
+  await stage.hasFetched(range(1, 8))
+  assert.deepEqual(stage.archive.asked, range(3, 8))
+  for (const name of range(1, 8)) {
+    assert.deepEqual(await readFile(stage.spool.path(name)), stage.archive.content.get(name))
+  }
+  await rm(stage.spool.path(nameOf(1)))
+})
