@@ -70,6 +70,94 @@ program
     process.exitCode = await infoCommand(options)
   })
 
+program
+  .command('archive-get')
+  // A status of 1 would be an answer.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 205))
+  .description("put a file of the repository where the server wants it: PostgreSQL's restore_command")
+  .argument('<name>', 'name of the WAL file, "%f"')
+  .argument('<dest>', 'where to put it, "%p"')
+  .option('-D, --pgdata <DIR>', 'data directory, if it is neither the working directory nor where DEST is')
+  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
+  .option('--identity-file <FILE>', 'instead of the setting "pgarchivist.identity_file"')
+  .option('--spool-directory <DIR>', 'instead of the setting "pgarchivist.spool_directory"')
+  .option('--spool-limit <SIZE>', 'instead of the setting "pgarchivist.spool_limit"')
+  .addHelpText(
+    'after',
+    `
+Exit status: 0 if the file was delivered and verified, 1 if it is not in the repository. 201 if the repository cannot
+be reached, 202 if what is stored is damaged, 203 if the key is missing or wrong, 204 if a setting is, 205 for anything
+else; for a standby each of these is 2, after which it goes on and asks again.`,
+  )
+  .action(async (name, dest, options) => {
+    const { archiveGetCommand } = await import('./archive-get-command.ts')
+    process.exit(await archiveGetCommand(name, dest, options))
+  })
+
+/** For numbers that are counted from 1; a timeline may be written in hexadecimal, as in the names of WAL files. */
+function atLeastOne(value: string): number {
+  const number = /^(\d+|0x[0-9a-f]+)$/i.test(value) ? Number(value) : 0
+  if (number < 1 || number > 0xffff_ffff) throw new InvalidArgumentError('It has to be a number from 1 on.')
+  return number
+}
+
+program
+  .command('verify')
+  // A status of 1 would be an answer.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .description('read a repository, and tell what in it is missing or damaged')
+  .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repository is')
+  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--system-identifier <ID>', 'look at this cluster only')
+  .option(
+    '--timeline <NUMBER>',
+    'look at this timeline only; may be repeated',
+    (value: string, before: number[] | undefined) => [...(before ?? []), atLeastOne(value)],
+  )
+  .option('--decode', 'decrypt and decompress every object as well, and compare its content')
+  .option('--identity-file <FILE>', 'private keys, instead of the setting "pgarchivist.identity_file"')
+  .option('--jobs <NUMBER>', 'how many objects are read at once; default: one per processor', atLeastOne)
+  .option('--progress', 'tell how far it is, also where standard error is no terminal')
+  .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
+  .addHelpText(
+    'after',
+    `
+It changes nothing, and needs no key unless --decode is given.
+
+Exit status: 0 if everything is there, readable and right, 1 if something is missing or damaged, 2 if not everything
+could be looked at, because the repository cannot be reached or a setting is wrong.`,
+  )
+  .action(async options => {
+    const { verifyCommand } = await import('./verify-command.ts')
+    process.exitCode = await verifyCommand(options)
+  })
+
+program
+  .command('archive-push')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 3))
+  .description(
+    "archive a WAL file to the repository: PostgreSQL's archive_command, where no library can be installed",
+  )
+  .argument('<path>', 'the WAL file, "%p"')
+  .option('-D, --pgdata <DIR>', 'data directory, if it is neither the working directory nor where PATH is')
+  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
+  .option('--compression-level <N>', 'instead of the setting "pgarchivist.compression_level"')
+  .option('--encryption-recipients <KEYS>', 'instead of the setting "pgarchivist.encryption_recipients"')
+  .option('--header-check <on|off>', 'instead of the setting "pgarchivist.header_check"')
+  .addHelpText(
+    'after',
+    `
+Exit status: 0 if the file is archived and would survive a power cut. 2 if the repository cannot be reached, 3 if a
+setting or the command line is wrong, 4 if the file was refused, as one that is there with other content, 5 if what is
+stored under its name is damaged, 7 for anything else. The server tries again after each of these.`,
+  )
+  .action(async (path, options) => {
+    const { archivePushCommand } = await import('./archive-push-command.ts')
+    process.exit(await archivePushCommand(path, options))
+  })
+
 const collectPath = (value: string, before: string[]) => [...before, value]
 const pgConfigOption = () =>
   new Option('--pg-config <PATH>', 'pg_config of a server, instead of all that are found; may be repeated')

@@ -1,0 +1,76 @@
+/**
+ * What `archive-push` leaves behind when more files wait than the one that it was run for: archives them before the
+ * server asks, and ends by itself. Its arguments are the directory of the WAL and the one for its notes.
+ */
+import { writeFileSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { PushAhead } from '../host/push-ahead.ts'
+import { walSource } from '../modules/repository.ts'
+import { identityOf, printIdentity } from '../restore/process-identity.ts'
+import { realClock } from '../system/clock.ts'
+import { realFiles } from '../system/real-files.ts'
+import { realLocks } from '../system/real-locks.ts'
+import { errnoCode } from '../system/system-error.ts'
+import { pushTarget } from './archive-push-command.ts'
+
+const idleMs = 60_000
+const filesAtOnce = 4 // as "pgarchivist.archive_ahead" has it by default
+const lookMs = 1_000
+
+const [walDirectory = '', notesDirectory = ''] = process.argv.slice(2)
+process.title = 'pgarchivist: archive-push'
+// The server's signals are for those whom it waits for. And whatever ends this by a signal, under a postmaster that is
+// process number 1, would restart the cluster.
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
+process.on('uncaughtException', () => process.exit(1))
+
+await run()
+process.exit(0)
+
+async function run(): Promise<void> {
+  await mkdir(notesDirectory, { mode: 0o700 }).catch(thrown => {
+    if (errnoCode(thrown) !== 'EEXIST') throw thrown
+  })
+  const lock = await realLocks.acquire(path.join(notesDirectory, 'lock'), `${process.pid}\n`)
+  if (lock === undefined) return
+  const wal = path.join(walDirectory, 'any')
+  const { repository, options, settings } = await pushTarget(wal, {}, 'ahead of archive-push')
+  const server = await serverOf(settings.dataDirectory)
+  if (server === undefined) return
+
+  let lookedAt = realClock.monotonic()
+  const mayGoOn = async () => {
+    if (realClock.monotonic() - lookedAt < lookMs) return true
+    lookedAt = realClock.monotonic()
+    if ((await serverOf(settings.dataDirectory)) !== server) return false
+    // What was archived by other settings is not what the server is told now.
+    const now = await pushTarget(wal, {}, 'ahead of archive-push')
+    return now.repository.url === repository.url && JSON.stringify(now.options) === JSON.stringify(options)
+  }
+  const ahead = new PushAhead({
+    files: realFiles,
+    clock: realClock,
+    walDirectory,
+    notesDirectory,
+    archiveFile: async (name, file) => {
+      await repository.archive(walSource(realFiles, name, file), options)
+    },
+    filesAtOnce,
+    idleMs,
+    mayGoOn,
+  })
+  const self = await identityOf(realFiles, process.pid)
+  if (self === undefined) return
+  // The notes of the one before were of other settings, perhaps: they have to go before anybody trusts this process.
+  await ahead.clear()
+  writeFileSync(path.join(notesDirectory, 'state'), `${printIdentity(self)}\n`, { mode: 0o600 })
+  await ahead.run()
+}
+
+/** Whose WAL it is; `undefined` when no server runs on the directory. */
+async function serverOf(dataDirectory: string): Promise<string | undefined> {
+  const text = await readFile(path.join(dataDirectory, 'postmaster.pid'), 'utf8').catch(() => '')
+  const [pid, , startTime] = text.split('\n')
+  return pid && startTime ? `${pid} ${startTime}` : undefined
+}
