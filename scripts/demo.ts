@@ -1,16 +1,17 @@
-// npm run demo: loses a table and gets it back. A throwaway PostgreSQL writes WAL, `pgarchivist archiver` beside
-// it archives that WAL with a module in TypeScript, and a second PostgreSQL is recovered from a base backup and
-// the archive to the moment before the table was dropped.
+// npm run demo: loses a table and gets it back. A throwaway PostgreSQL archives its WAL to a repository, with our
+// library in it or `pgarchivist archiver` beside it, and a second PostgreSQL is recovered from a base backup and the
+// repository to the moment before the table was dropped.
 
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, open, readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { access, open, readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
+import { parseArgs, promisify } from 'node:util'
 import { type PostgresServer, requiredMajors, startPostgres } from '../test/support/postgresql-server.ts'
+import { buildServerLibrary } from '../test/support/server-library.ts'
 import {
   checkout,
   privateDirectory,
@@ -19,12 +20,14 @@ import {
   unprivilegedEnvironment,
 } from '../test/support/unprivileged.ts'
 
-const usage = `Usage: npm run demo -- [--major N]
+const usage = `Usage: npm run demo -- [--major N] [--beside]
 
   --major N   the PostgreSQL to show it with: ${requiredMajors.join(', ')} (default: ${Math.max(...requiredMajors)})
+  --beside    run "pgarchivist archiver" beside the server, with nothing installed into it; so it is done as well
+              where the server's library cannot be built
 `
 
-const waitMs = 30_000
+const waitMs = 60_000
 const logTailLines = 15
 const repeatedSignalMs = 1_000
 
@@ -32,12 +35,16 @@ const interruption = new AbortController()
 
 const began = performance.now()
 
-// Every step is one line, printed when it has come true.
+const indent = ' '.repeat(10)
+
+const run = promisify(execFile)
+
+// Every step is one line, and what belongs to it below, printed when it has come true.
 async function step<T>(work: () => Promise<T>, describe: (result: T) => string): Promise<T> {
   interruption.signal.throwIfAborted()
   const result = await work()
   const seconds = ((performance.now() - began) / 1000).toFixed(1)
-  console.log(`${seconds.padStart(6)} s  ${describe(result)}`)
+  console.log(`${seconds.padStart(6)} s  ${describe(result).replaceAll('\n', `\n${indent}`)}`)
   return result
 }
 
@@ -46,7 +53,7 @@ async function until(what: string, condition: () => Promise<boolean>, archiver?:
   while (!(await condition())) {
     if (archiver !== undefined && archiver.ended) throw new Error('the archiver ended too early')
     if (performance.now() > deadline) throw new Error(`waited ${waitMs / 1000} s in vain for ${what}`)
-    await sleep(20, undefined, { signal: interruption.signal })
+    await sleep(100, undefined, { signal: interruption.signal })
   }
 }
 
@@ -55,13 +62,10 @@ interface Archiver extends AsyncDisposable {
   stop(): Promise<number | null>
 }
 
-async function startArchiver(dataDirectory: string, archive: string, logPath: string): Promise<Archiver> {
-  const place = await checkout()
-  const settings = {
-    archive_library: join(place, 'examples/copy-to-directory.ts'),
-    'copy_to_directory.archive_directory': archive,
-  }
-  const command = [join(place, 'bin/pgarchivist'), 'archiver', '-D', dataDirectory]
+async function startArchiver(dataDirectory: string, repository: string, logPath: string): Promise<Archiver> {
+  const launcher = join(await checkout(), 'bin/pgarchivist')
+  const settings = { archive_library: 'repository', 'pgarchivist.repository': repository }
+  const command = [launcher, 'archiver', '-D', dataDirectory]
   for (const [name, value] of Object.entries(settings)) command.push('-c', `${name}=${value}`)
   await using log = await open(logPath, 'a')
   // As with the servers: Ctrl-C is for the demo, which then stops the archiver, and the archiver ends with it.
@@ -120,33 +124,71 @@ const exists = async (path: string) =>
     () => false,
   )
 
-async function demo(
-  major: number,
-  stack: AsyncDisposableStack,
-  logs: Map<string, () => Promise<string>>,
-): Promise<void> {
-  const { path: directory } = stack.use(await temporaryDirectory())
-  const archive = join(directory, 'archive')
-  await privateDirectory(archive)
+interface Demo {
+  major: number
+  isBeside: boolean
+  stack: AsyncDisposableStack
+  logs: Map<string, () => Promise<string>>
+}
+
+/** A server whose WAL is archived to the repository at the URL; and the archiver beside it, if there is one. */
+async function startArchivedServer(
+  { major, isBeside, stack, logs }: Demo,
+  directory: string,
+  repository: string,
+): Promise<{ server: PostgresServer; archiver?: Archiver }> {
+  const start = async (settings: Record<string, string>) => {
+    const server = stack.use(await startPostgres({ major, settings: { archive_mode: 'on', ...settings } }))
+    logs.set('server', async () => await server.log())
+    return server
+  }
+
+  let library: string | undefined
+  try {
+    if (!isBeside) library = await buildServerLibrary(major)
+  } catch (error) {
+    const [reason] = (error instanceof Error ? error.message : String(error)).split('\n')
+    console.log(`${indent}The library for the server cannot be built here: ${reason}`)
+  }
+  if (library !== undefined) {
+    // Where "pgarchivist install" puts it is the directory in which servers look by themselves.
+    const ours = { archive_library: 'pgarchivist', 'pgarchivist.repository': repository }
+    const path = { dynamic_library_path: `${dirname(library)}:$libdir` }
+    const server = await step(
+      async () => await start({ ...ours, ...path }),
+      ({ socketDirectory }) =>
+        `PostgreSQL ${major} runs in ${socketDirectory}, and archives by itself:\n${settingLines(ours)}`,
+    )
+    return { server }
+  }
 
   const server = await step(
-    async () =>
-      stack.use(
-        await startPostgres({
-          major,
-          settings: { archive_mode: 'on', archive_library: '', archive_command: '' },
-        }),
-      ),
-    started => `PostgreSQL ${major} runs, with nothing but a Unix socket in ${started.socketDirectory}`,
+    async () => await start({ archive_library: '', archive_command: '' }),
+    ({ socketDirectory }) => `PostgreSQL ${major} runs in ${socketDirectory}`,
   )
-  logs.set('server', async () => await server.log())
-
   const archiverLog = join(directory, 'archiver.log')
   logs.set('archiver', async () => await readFile(archiverLog, 'utf8').catch(() => ''))
   const archiver = await step(
-    async () => stack.use(await startArchiver(server.dataDirectory, archive, archiverLog)),
-    () => 'pgarchivist archives its WAL with examples/copy-to-directory.ts',
+    async () => stack.use(await startArchiver(server.dataDirectory, repository, archiverLog)),
+    () =>
+      `beside it runs "pgarchivist archiver":\n${settingLines({ archive_library: 'repository', 'pgarchivist.repository': repository })}`,
   )
+  return { server, archiver }
+}
+
+const settingLines = (settings: Record<string, string>) =>
+  Object.entries(settings)
+    .map(([name, value]) => `  ${name} = '${value}'`)
+    .join('\n')
+
+async function demo(what: Demo): Promise<void> {
+  const { major, stack, logs } = what
+  const { path: directory } = stack.use(await temporaryDirectory())
+  const launcher = join(await checkout(), 'bin/pgarchivist')
+  await privateDirectory(join(directory, 'repository'))
+  const repository = `file://${join(directory, 'repository')}`
+
+  const { server, archiver } = await startArchivedServer(what, directory, repository)
 
   await step(
     async () => {
@@ -193,11 +235,15 @@ async function demo(
       const last = await server.switchWal()
       const done = join(server.dataDirectory, 'pg_wal/archive_status', `${last}.done`)
       await until(`"${last}" to be archived`, async () => await exists(done), archiver)
-      return (await readdir(archive)).length
+      return last
     },
-    files => `all WAL up to here is archived: ${files} files`,
+    last => `all WAL up to here is archived, the last of it in ${last}`,
   )
 
+  const recovery = {
+    restore_command: `${launcher} archive-get "%f" "%p"`,
+    recovery_target_time: moment,
+  }
   const recovered = await step(
     async () => {
       const second = stack.use(
@@ -207,9 +253,9 @@ async function demo(
           signalFile: 'recovery',
           settings: {
             archive_mode: 'off',
-            restore_command: `cp "${archive}/%f" "%p"`,
-            recovery_target_time: moment,
+            'pgarchivist.repository': repository,
             recovery_target_action: 'promote',
+            ...recovery,
           },
         }),
       )
@@ -220,7 +266,7 @@ async function demo(
       })
       return second
     },
-    () => 'a second PostgreSQL is recovered to that moment, from the base backup and the archive',
+    () => `a second PostgreSQL is recovered to that moment:\n${settingLines(recovery)}`,
   )
 
   await step(
@@ -237,6 +283,20 @@ async function demo(
 
   await step(
     async () => {
+      const { stdout } = await run(launcher, ['verify', '--decode', '--repository', repository], {
+        ...unprivileged,
+        env: unprivilegedEnvironment,
+        cwd: '/',
+      })
+      return stdout.split('\n').filter(line => line !== '')
+    },
+    report =>
+      `pgarchivist verify --decode says of the repository:\n${report.map(line => `  ${line}`).join('\n')}`,
+  )
+
+  if (archiver === undefined) return
+  await step(
+    async () => {
       const status = await archiver.stop()
       assert.equal(status, 0, `the archiver ended with status ${status}`)
     },
@@ -246,7 +306,11 @@ async function demo(
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
-    options: { major: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    options: {
+      major: { type: 'string' },
+      beside: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h' },
+    },
   })
   if (values.help) {
     process.stdout.write(usage)
@@ -276,7 +340,7 @@ async function main(): Promise<number> {
   const logs = new Map<string, () => Promise<string>>()
   await using stack = new AsyncDisposableStack()
   try {
-    await demo(major, stack, logs)
+    await demo({ major, isBeside: values.beside, stack, logs })
     console.log('\nNothing was lost. The demo removes its servers and files again.')
     return 0
   } catch (error) {
