@@ -76,6 +76,38 @@ async function endsWithin(ms: number, archiver: RunningArchiver): Promise<number
 const stored = (cluster: BareCluster, name: string) => readFile(join(cluster.archive, name), 'utf8')
 
 describe('pgarchivist archiver', { concurrency: 2 }, () => {
+  test('a module that declares archive_ahead gets as many files at once as the setting says, and no other one does', async () => {
+    // Each call waits until as many are under way as there may be, so that one too few would hang.
+    const gathers = (count: number, declaration: string) => `
+      let underWay = 0, most = 0
+      const gathered = Promise.withResolvers()
+      export function _PG_archive_module_init(server) {
+        return {
+          ${declaration}
+          async archive_file_cb() {
+            most = Math.max(most, ++underWay)
+            if (underWay === ${count}) gathered.resolve()
+            await gathered.promise
+            underWay--
+            return true
+          },
+          shutdown_cb() { server.ereport('LOG', { errmsg: 'most at once: ' + most }) },
+        }
+      }`
+    for (const [count, declaration] of [
+      [3, 'archive_ahead: true,'],
+      [1, ''],
+    ] as const) {
+      await using cluster = await bareCluster()
+      for (const name of [first, second, third, fourth]) await cluster.makeReady(name)
+      const options = ['-c', 'pgarchivist.archive_ahead=3']
+      await using archiver = await startModuleText(cluster, gathers(count, declaration), options)
+      for (const name of [first, second, third, fourth]) await cluster.done(name)
+      assert.equal(await archiver.stop(), 0)
+      assert.ok(archiver.lines.includes(`A LOG:  most at once: ${count}`), archiver.text)
+    }
+  })
+
   describe('restarts of the archiver process', { concurrency: 5 }, () => {
     test('one that is killed is told, and started again 10 seconds after its start', async () => {
       await using cluster = await bareCluster()

@@ -9,6 +9,8 @@ export interface ArchiverGucs {
   archive_command: GucVariable<string>
   dynamic_library_path: GucVariable<string>
   log_min_messages: GucVariable<string>
+  /** Ours, as the library in a server has it. */
+  archive_ahead: GucVariable<number>
 }
 
 /** What `archive_mode` says. The server takes the words of a boolean too; `undefined` for any other word. */
@@ -85,6 +87,16 @@ export function defineArchiverGucs(gucs: GucRegistry): ArchiverGucs {
         name: 'dynamic_library_path',
         short_desc: 'Directories in which modules are looked for, separated by colons.',
         boot_value: '$libdir',
+      },
+      'core',
+    ),
+    archive_ahead: gucs.defineInt(
+      {
+        name: 'pgarchivist.archive_ahead',
+        short_desc: 'How many files a module that can do so archives at once.',
+        boot_value: 4,
+        min_value: 1,
+        max_value: 64,
       },
       'core',
     ),

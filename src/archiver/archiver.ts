@@ -1,6 +1,6 @@
 import { type Log, ReportedError, reportOf } from '../contract/error-report.ts'
 import { ArchiveStatus } from '../host/archive-status.ts'
-import type { ModuleHost } from '../host/module-host.ts'
+import type { RunningModule } from '../host/running-module.ts'
 import type { Settings } from '../host/settings.ts'
 import { type Clock, resolvesWithin } from '../system/clock.ts'
 import type { Files, Watch } from '../system/files.ts'
@@ -44,7 +44,7 @@ export interface ArchiverOptions {
   dataDirectory: string
   settings: ArchiverSettings
   /** Loads and starts the module that the settings name: `LoadArchiveLibrary`. */
-  startModule: () => Promise<ModuleHost>
+  startModule: () => Promise<RunningModule>
   events: ArchiverEvents
 }
 
@@ -76,7 +76,7 @@ export class Archiver {
   #watch: Watch | undefined
   /** Which directory is watched, or could not be. */
   #watched: string | undefined
-  #module: ModuleHost | undefined
+  #module: RunningModule | undefined
   #pendingSettings: Settings | undefined
   #historyIsReady = false
   #isStopping = false
@@ -353,7 +353,7 @@ export class Archiver {
     })
   }
 
-  #runningModule(): ModuleHost {
+  #runningModule(): RunningModule {
     if (this.#module === undefined) throw new Error('the module has not been started')
     return this.#module
   }

@@ -12,6 +12,7 @@ import { reportOf } from '../contract/error-report.ts'
 import { BackgroundWorkers } from '../host/background-workers.ts'
 import { GucRegistry, settingChangeMessage } from '../host/guc-registry.ts'
 import { loadArchiveModule } from '../host/loader.ts'
+import { RunningModuleAhead } from '../host/running-module.ts'
 import { startModule } from '../host/start-module.ts'
 import { shellArchive } from '../modules/shell-archive.ts'
 import { realClock } from '../system/clock.ts'
@@ -62,6 +63,7 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
   const send = (message: ArchiverMessage) => void parent.send(message)
   const statistics = await StatisticsKeeper.open(new StateDirectory(dataDirectory), log)
   let workers: BackgroundWorkers | undefined
+  let ahead: RunningModuleAhead | undefined
 
   const archiver = new Archiver({
     files: realFiles,
@@ -76,7 +78,9 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
         return core.archive_command.value
       },
       reload: newSettings => {
-        for (const change of gucs.reload(newSettings)) log(settingChangeMessage(change))
+        const changes = gucs.reload(newSettings)
+        for (const change of changes) log(settingChangeMessage(change))
+        if (changes.length > 0) ahead?.forget()
         followLogLevel()
         workers?.reload(gucs.values())
       },
@@ -116,7 +120,13 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
       })
       workers = registered
       workers.start(gucs.values())
-      return host
+      if (!host.archivesAhead) return host
+      ahead = new RunningModuleAhead(host, {
+        files: realFiles,
+        dataDirectory,
+        filesAtOnce: () => core.archive_ahead.value,
+      })
+      return ahead
     },
     events: {
       archiving: file => showInProcessList(`archiving ${file}`),
