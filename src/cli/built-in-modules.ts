@@ -17,4 +17,19 @@ export const builtInModules: BuiltInModules = new Map([
       }
     },
   ],
+  [
+    'repository',
+    async () => {
+      const [{ repositoryModule }, { openRepository }] = await Promise.all([
+        import('../modules/repository.ts'),
+        import('./open-repository.ts'),
+      ])
+      return {
+        _PG_archive_module_init: repositoryModule({
+          files: realFiles,
+          openRepository: (url, options) => openRepository(url, { ...options, role: 'module' }),
+        }),
+      }
+    },
+  ],
 ])

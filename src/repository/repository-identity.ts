@@ -1,0 +1,195 @@
+import type { Clock } from '../system/clock.ts'
+import type { KnownRepositories } from './known-repositories.ts'
+import { encodeMarker, markerBytesMax, parseMarker, repositoryFormat } from './marker.ts'
+import { markerKey } from './object-key.ts'
+import { RepositoryError } from './repository-error.ts'
+import type { NewObject, Store } from './store/store.ts'
+
+export interface RepositoryIdentityOptions {
+  store: Store
+  clock: Pick<Clock, 'now'>
+  /** Makes a text that nobody has made before, for a new repository. */
+  newId: () => string
+  /** What is written into what we store: the name and version of the program. */
+  writer: string
+  /** Where it is remembered which repository this is; without it, that is forgotten when the process ends. */
+  known?: KnownRepositories | undefined
+  /** Told when a new repository was begun. */
+  created?: ((url: string, id: string) => void) | undefined
+}
+
+/**
+ * Knows by the marker which repository is at a place, begins one where there is none, and notices when it is gone or
+ * another one: then nothing may be stored, and nothing may be concluded from what is missing.
+ */
+export class RepositoryIdentity {
+  readonly #options: RepositoryIdentityOptions
+  readonly #store: Store
+  /** The one that was there last. */
+  #id: string | undefined
+  /** The one that is remembered for good. */
+  #remembered: string | undefined
+  // Each under way at most once, however many files are archived at the same time.
+  #beginning: Promise<string> | undefined
+  #remembering: Promise<void> = Promise.resolve()
+
+  constructor(options: RepositoryIdentityOptions) {
+    this.#options = options
+    this.#store = options.store
+  }
+
+  get #url(): string {
+    return this.#store.url
+  }
+
+  /** The id of the repository. Throws where there is none, or another one than before. */
+  async require(): Promise<string> {
+    const id = await this.read()
+    if (id !== undefined) return id
+    throw new RepositoryError(
+      'NO_MARKER',
+      `there is no repository at "${this.#url}": "${markerKey}" is missing`,
+    )
+  }
+
+  /** The same for somebody who stores something: begins a new one in an empty place, and remembers which one it is. */
+  async requireOrBegin(): Promise<string> {
+    const id = (await this.read()) ?? (await this.#beginOnce())
+    await this.#remember(id)
+    return id
+  }
+
+  /** The id of the repository; `undefined` where there is none. Throws where it is another one than before. */
+  async read(): Promise<string | undefined> {
+    const bytes = await this.#markerBytes()
+    if (bytes === undefined) return undefined
+    const marker = parseMarker(bytes.toString())
+    if (marker === undefined) {
+      throw new RepositoryError(
+        'CORRUPT',
+        `"${markerKey}" in repository "${this.#url}" is damaged: it is not a marker`,
+      )
+    }
+    const { format, id } = marker
+    if (format > repositoryFormat) {
+      throw new RepositoryError(
+        'NEWER_FORMAT',
+        `repository "${this.#url}" has format ${format}, this version can use ${repositoryFormat}`,
+      )
+    }
+    if (id !== this.#id) await this.#requireExpected(id)
+    this.#id = id
+    return id
+  }
+
+  async #requireExpected(id: string): Promise<void> {
+    const before = await this.#expected()
+    if (before === undefined || before === id) return
+    const { known } = this.#options
+    throw new RepositoryError(
+      'OTHER_REPOSITORY',
+      `repository "${this.#url}" is not the one that was used before`,
+      {
+        detail: `Its id is ${id}, that of the one before was ${before}.`,
+        hint:
+          'Is the right disk mounted?' +
+          (known === undefined ? '' : ` If it was replaced on purpose, remove "${known.path}" to use it.`),
+      },
+    )
+  }
+
+  /** The id that has to be here; `undefined` where any will do, because nothing is known or is to be known any more. */
+  async #expected(): Promise<string | undefined> {
+    const known = await this.#options.known?.idOf(this.#url)
+    return known ?? (this.#remembered === undefined ? this.#id : undefined)
+  }
+
+  #remember(id: string): Promise<void> {
+    const { known } = this.#options
+    if (known === undefined || id === this.#remembered) return Promise.resolve()
+    // One after the other, so that none undoes what another one wrote.
+    this.#remembering = this.#remembering
+      .catch(() => undefined)
+      .then(async () => {
+        if (id === this.#remembered) return
+        await this.#makeDurable(id)
+        await known.remember(this.#url, id)
+        this.#remembered = id
+      })
+    return this.#remembering
+  }
+
+  /**
+   * Whoever made the marker may have died before it was certain to last. What is remembered and then lost with the
+   * power would be missed for ever.
+   */
+  async #makeDurable(id: string): Promise<void> {
+    if ((await this.#store.confirm(markerKey)) === 'durable') return
+    const bytes = await this.#markerBytes()
+    if (bytes === undefined || parseMarker(bytes.toString())?.id !== id) {
+      throw new RepositoryError('NO_MARKER', `"${markerKey}" was in repository "${this.#url}", and is gone`)
+    }
+    await this.#store.put(markerKey, newMarker(bytes), { replace: true })
+  }
+
+  async #markerBytes(): Promise<Buffer | undefined> {
+    await using object = await this.#store.open(markerKey)
+    if (object === undefined) return undefined
+    const buffer = Buffer.alloc(markerBytesMax)
+    return buffer.subarray(0, await object.read(buffer))
+  }
+
+  #beginOnce(): Promise<string> {
+    this.#beginning ??= this.#begin().finally(() => (this.#beginning = undefined))
+    return this.#beginning
+  }
+
+  async #begin(): Promise<string> {
+    await this.#store.inspect()
+    await this.#requireUnknown()
+    if (!(await this.#store.isEmpty())) {
+      // Another server may have begun it since we looked.
+      const id = await this.read()
+      if (id !== undefined) return id
+      throw new RepositoryError('NO_MARKER', `"${this.#url}" is not empty, and is not a repository`, {
+        hint: 'Let "pgarchivist.repository" name an empty directory, or one that holds a repository.',
+      })
+    }
+    const { clock, newId, writer, created } = this.#options
+    const id = newId()
+    const marker = encodeMarker(id, new Date(clock.now()).toISOString(), writer)
+    // Looked at once more when the file is open, which gets its name only where it is: perhaps the disk has gone since.
+    const outcome = await this.#store.put(
+      markerKey,
+      newMarker(marker, () => this.#requireUnknown()),
+    )
+    if (outcome === 'written') created?.(this.#url, id)
+    return await this.require()
+  }
+
+  /** Where a repository has been before, an empty place is a disk that is not mounted. */
+  async #requireUnknown(): Promise<void> {
+    const before = await this.#expected()
+    if (before === undefined) return
+    const { known } = this.#options
+    throw new RepositoryError('NO_MARKER', `repository "${this.#url}" is gone: "${markerKey}" is missing`, {
+      detail: `It had the id ${before}.`,
+      hint:
+        'Is the disk mounted? Nothing is archived until it is back.' +
+        (known === undefined
+          ? ''
+          : ` If it was given up on purpose, remove "${known.path}" to begin a new one.`),
+    })
+  }
+}
+
+function newMarker(bytes: Uint8Array, check?: () => Promise<void>): NewObject {
+  return {
+    frontBytes: 0,
+    write: async append => {
+      await check?.()
+      await append(bytes)
+      return new Uint8Array(0)
+    },
+  }
+}

@@ -1,0 +1,305 @@
+// A repository in a directory, whatever else is in it: links, pipes, strangers, other owners.
+
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { chmod, chown, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { test } from 'node:test'
+import { LocalStore } from '../src/repository/store/local-store.ts'
+import { realFiles } from '../src/system/real-files.ts'
+import { failure, keyOf, realStage } from './support/repository-stage.ts'
+import { becomeUnprivileged, unprivileged } from './support/unprivileged.ts'
+import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
+
+const name = '000000010000000000000001'
+const next = '000000010000000000000002'
+
+/** A repository that holds one file already, and a second one that is to be archived. */
+async function stageWithFile() {
+  const stage = await realStage()
+  await stage.putSegment(name)
+  await stage.start().archive(name)
+  await stage.putSegment(next)
+  return stage
+}
+
+// Links
+
+test('a root that is a symbolic link serves, and so does one with links above it', async () => {
+  await using stage = await realStage()
+  await rename(stage.root, join(stage.above, 'disk'))
+  await symlink('disk', stage.root)
+  const content = await stage.putSegment(name)
+  const { archive, fetch } = stage.start()
+  assert.equal(await archive(name), 'archived')
+  assert.deepEqual(await fetch(name), content)
+})
+
+test('a directory that leads out of the repository is neither written to nor read from, at any level', async () => {
+  for (let level = 1; level <= 4; level++) {
+    await using stage = await stageWithFile()
+    const parts = keyOf(name).split('/').slice(0, level)
+    const inside = join(stage.root, ...parts)
+    const outside = join(stage.above, 'outside')
+    await rename(inside, outside)
+    await symlink(outside, inside)
+    const before = await readdir(outside, { recursive: true })
+    // A process that knows the directory from before, and one that does not.
+    for (const { archive, fetch } of [stage.start(), stage.start()]) {
+      const directory = dirname(stage.objectPath(name))
+      const real = join(outside, ...keyOf(name).split('/').slice(level, -1))
+      for (const each of [name, next]) {
+        const said = await failure(archive(each))
+        assert.match(
+          said,
+          /^SETTINGS: ".*" leads out of the repository, to ".*"\nHINT: Remove the symbolic link\.$/,
+        )
+        assert.ok(said.includes(`to "${outside}`), said)
+      }
+      assert.equal(
+        await failure(fetch(name)),
+        `SETTINGS: "${directory}" leads out of the repository, to "${real}"\nHINT: Remove the symbolic link.`,
+      )
+    }
+    assert.deepEqual(await readdir(outside, { recursive: true }), before)
+  }
+})
+
+test('a directory that becomes a link under a running process is noticed', async () => {
+  await using stage = await stageWithFile()
+  const { archive } = stage.start()
+  await archive(name)
+  const directory = dirname(stage.objectPath(name))
+  await rename(directory, join(stage.above, 'outside'))
+  await symlink(join(stage.above, 'outside'), directory)
+  assert.match(
+    await failure(archive(next)),
+    /^SETTINGS: ".*" leads out of the repository, to ".*\/outside"\n/,
+  )
+  assert.equal((await readdir(join(stage.above, 'outside'))).length, 1)
+})
+
+test('a link within the repository is followed', async () => {
+  await using stage = await stageWithFile()
+  const timeline = dirname(dirname(stage.objectPath(name)))
+  await rename(timeline, join(stage.root, 'elsewhere'))
+  await symlink('../../elsewhere', timeline)
+  const { archive, fetch } = stage.start()
+  assert.equal(await archive(next), 'archived')
+  assert.deepEqual(await fetch(name), walSegment({ name }))
+})
+
+test('a link in place of an object is not followed, wherever it leads', async () => {
+  for (const target of ['/etc/passwd', '/nowhere/at/all', `${name}.pgarchivist`]) {
+    await using stage = await stageWithFile()
+    await symlink(target, stage.objectPath(next))
+    const { archive, fetch } = stage.start()
+    const path = stage.objectPath(next)
+    assert.equal(
+      await failure(fetch(next)),
+      `UNREACHABLE: could not open file "${path}": Too many levels of symbolic links\nHINT: Symbolic links are not followed in a repository: put in its place what it leads to.`,
+    )
+    await assert.rejects(archive(next), { code: 'UNREACHABLE' })
+    assert.deepEqual((await readdir(dirname(path))).toSorted(), [
+      `${name}.pgarchivist`,
+      `${next}.pgarchivist`,
+    ])
+  }
+})
+
+test('a link in place of the marker is not followed', async () => {
+  await using stage = await realStage()
+  await symlink('/etc/passwd', join(stage.root, 'pgarchivist-repository.json'))
+  await stage.putSegment(name)
+  assert.equal(
+    await failure(stage.start().archive(name)),
+    `UNREACHABLE: could not open file "${stage.root}/pgarchivist-repository.json": Too many levels of symbolic links\nHINT: Symbolic links are not followed in a repository: put in its place what it leads to.`,
+  )
+})
+
+// Things that are no files
+
+test('a pipe or a directory in place of an object is damage, and nobody waits for it', async () => {
+  for (const make of [
+    (path: string) => mkdir(path),
+    async (path: string) => void execFileSync('mkfifo', [path]),
+  ]) {
+    await using stage = await stageWithFile()
+    await make(stage.objectPath(next))
+    const { archive, fetch } = stage.start()
+    const said = `CORRUPT: "${stage.objectPath(next)}" is not a file\nHINT: `
+    assert.ok((await failure(fetch(next))).startsWith(said))
+    assert.ok((await failure(archive(next))).startsWith(said))
+  }
+})
+
+test('a file in place of a directory is told', async () => {
+  await using stage = await realStage()
+  await stage.putSegment(name)
+  await stage.start().archive(name)
+  await rm(join(stage.root, anySystemIdentifier), { recursive: true })
+  await writeFile(join(stage.root, anySystemIdentifier), '')
+  const { archive, fetch } = stage.start()
+  assert.match(
+    await failure(fetch(name)),
+    /^UNREACHABLE: could not open file ".*\.pgarchivist": Not a directory\nHINT: Check that the repository is there and that this user may use it; it is tried again\.$/,
+  )
+  await assert.rejects(archive(name), { code: 'UNREACHABLE' })
+})
+
+// Owners
+
+test('a repository that may not be written or read by the server is told, with the remedy', async () => {
+  assert.equal(process.geteuid?.(), 0, 'this has to be run by root, which can become somebody else')
+  await using stage = await stageWithFile()
+  const uid = unprivileged.uid ?? 0
+  const own = async (...paths: string[]) => {
+    for (const path of paths) await chown(path, uid, uid)
+  }
+  await own(
+    stage.data,
+    join(stage.data, 'pg_wal'),
+    join(stage.data, 'pg_wal', name),
+    join(stage.data, 'pg_wal', next),
+  )
+  await rm(join(stage.data, 'pgarchivist'), { recursive: true })
+  await chmod(stage.above, 0o755)
+  const hint = 'HINT: Let the user that PostgreSQL runs as own the directory of the repository.'
+  const marker = `${stage.root}/pgarchivist-repository.json`
+  const becomeRoot = becomeUnprivileged()
+  const { archive, fetch } = stage.start()
+  const closed = await failure(archive(next))
+  const unread = await failure(fetch(name))
+  becomeRoot()
+  assert.equal(closed, `UNREACHABLE: could not open file "${marker}": Permission denied\n${hint}`)
+  assert.equal(unread, closed)
+
+  // It may look, but not write.
+  execFileSync('chmod', ['-R', 'a+rX', stage.root])
+  const becomeRootAgain = becomeUnprivileged()
+  const refused = await failure(stage.start().archive(next))
+  const read = await stage.start().fetch(name)
+  becomeRootAgain()
+  assert.match(
+    refused,
+    /^UNREACHABLE: could not create file ".*\/\.000000010000000000000002\.pgarchivist\.[0-9a-f]{16}\.tmp": Permission denied\nHINT: Let the user that PostgreSQL runs as own the directory of the repository\.$/,
+  )
+  assert.deepEqual(read, walSegment({ name }))
+})
+
+test('what root stores belongs to the owner of the cluster', async () => {
+  assert.equal(process.geteuid?.(), 0, 'this has to be run by root, which can give files away')
+  const owner = { uid: 1234, gid: 2345 }
+  await using stage = await realStage()
+  await stage.putSegment(name)
+  // Root was cut off before it could give these away.
+  await mkdir(join(stage.root, anySystemIdentifier, 'wal'), { recursive: true, mode: 0o700 })
+  await writeFile(
+    join(stage.root, 'pgarchivist-repository.json'),
+    JSON.stringify({ format: 1, id: '00000000-0000-4000-8000-000000000001' }),
+  )
+  await mkdir(join(stage.data, 'pgarchivist'))
+  // This one is somebody else's, and stays so.
+  await mkdir(join(stage.root, anySystemIdentifier, 'wal/00000001'))
+  await chown(join(stage.root, anySystemIdentifier, 'wal/00000001'), 77, 77)
+  await stage.start({ owner }).archive(name)
+  const parts = keyOf(name).split('/')
+  for (let length = 1; length <= parts.length; length++) {
+    const { uid, gid } = await stat(join(stage.root, ...parts.slice(0, length)))
+    assert.deepEqual([uid, gid], length === 3 ? [77, 77] : [1234, 2345], parts.slice(0, length).join('/'))
+  }
+  for (const path of [dirname(stage.knownPath), stage.knownPath]) {
+    const { uid, gid } = await stat(path)
+    assert.deepEqual({ uid, gid }, owner, path)
+  }
+})
+
+test('a marker that root makes belongs to the owner of the cluster', async () => {
+  assert.equal(process.geteuid?.(), 0, 'this has to be run by root, which can give files away')
+  await using stage = await realStage()
+  await stage.putSegment(name)
+  await stage.start({ owner: { uid: 1234, gid: 2345 } }).archive(name)
+  const { uid, gid } = await stat(join(stage.root, 'pgarchivist-repository.json'))
+  assert.deepEqual([uid, gid], [1234, 2345])
+})
+
+// Listing
+
+async function listed(store: LocalStore, prefix = ''): Promise<string[]> {
+  const keys: string[] = []
+  for await (const { key } of store.list(prefix)) keys.push(key)
+  return keys
+}
+
+test('all objects are listed in the order of their keys, and nothing that is not complete', async () => {
+  await using stage = await realStage()
+  const { store, archive } = stage.start()
+  const names = [
+    '000000010000000000000002',
+    name,
+    '00000002.history',
+    '0000000100000001000000AA',
+    `${name}.partial`,
+  ]
+  for (const each of names) {
+    await stage.put(each, each.endsWith('.history') ? 'x' : walSegment({ name: each }))
+    await archive(each)
+  }
+  const directory = dirname(stage.objectPath(name))
+  const writer = '0123456789abcdef'
+  for (const each of [
+    `.${next}.pgarchivist.${writer}.tmp`,
+    `${next}.pgarchivist.lock..${next}.pgarchivist.${writer}.tmp`,
+  ]) {
+    await writeFile(join(directory, each), '')
+  }
+  await writeFile(join(stage.root, 'notes'), '')
+  await mkdir(join(stage.root, 'lost+found'))
+  await writeFile(join(stage.root, 'lost+found/x'), '')
+  const expected = [...names.map(keyOf), 'notes', 'pgarchivist-repository.json'].toSorted()
+  assert.deepEqual(await listed(store), expected)
+  const prefix = `${anySystemIdentifier}/wal/00000001/`
+  assert.deepEqual(
+    await listed(store, prefix),
+    expected.filter(key => key.startsWith(prefix)),
+  )
+  assert.deepEqual(await listed(store, `${anySystemIdentifier}/wal/00000009/`), [])
+  assert.deepEqual([await store.mayHave(prefix), await store.mayHave('42/wal/')], [true, false])
+})
+
+test('a link to a directory is listed and not followed, also one that leads back to itself', async () => {
+  await using stage = await stageWithFile()
+  await symlink('/etc', join(stage.root, 'etc'))
+  await symlink('.', join(stage.root, anySystemIdentifier, 'self'))
+  const { store } = stage.start()
+  assert.deepEqual(await listed(store), [
+    `${anySystemIdentifier}/self`,
+    keyOf(name),
+    'etc',
+    'pgarchivist-repository.json',
+  ])
+})
+
+test('a root that is gone has no list, which is not an empty one', async () => {
+  await using stage = await stageWithFile()
+  const { store } = stage.start()
+  await rm(stage.root, { recursive: true })
+  await assert.rejects(listed(store), {
+    code: 'UNREACHABLE',
+    message: `could not read directory "${stage.root}": No such file or directory`,
+  })
+})
+
+test('the root of a file system can be a repository as far as paths go', async () => {
+  const store = new LocalStore({
+    files: realFiles,
+    clock: { now: () => 0 },
+    directory: '/',
+    writer: '',
+    isGroupReadable: false,
+  })
+  assert.equal(store.url, 'file:///')
+  assert.equal(await store.isEmpty(), false)
+  assert.equal(await store.open('pgarchivist-repository.json'), undefined)
+  assert.equal(await store.mayHave('etc/'), true)
+})

@@ -1,0 +1,165 @@
+// The setting pgarchivist.repository: what is a repository's URL, and what a mistake in it is called.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { RepositoryError } from '../src/repository/repository-error.ts'
+import { parseRepositoryUrl, parseRepositoryUrls } from '../src/repository/repository-url.ts'
+import { fileUrl } from '../src/repository/store/local-store.ts'
+
+const directory = (path: string) => ({ scheme: 'file', directory: path }) as const
+
+/** Message and hint of the refusal, on two lines. */
+function refusal(text: string): string {
+  try {
+    parseRepositoryUrls(text)
+  } catch (thrown) {
+    assert.ok(thrown instanceof RepositoryError)
+    assert.deepEqual([thrown.code, thrown.kind, thrown.detail], ['SETTINGS', 'settings', undefined])
+    return `${thrown.message}\n${thrown.hint}`
+  }
+  return `"${text}" was accepted`
+}
+
+test('a directory is named by three slashes and its absolute path', () => {
+  const accepted: Array<[string, string]> = [
+    ['file:///srv/wal', '/srv/wal'],
+    ['  file:///srv/wal ', '/srv/wal'],
+    ['file:///srv/wal/', '/srv/wal'],
+    ['file:////srv//wal///', '/srv/wal'],
+    ['FILE:///Srv/WAL', '/Srv/WAL'],
+    ['file://localhost/srv/wal', '/srv/wal'],
+    ['file:///', '/'],
+    ['file:///srv/with%20space', '/srv/with space'],
+    ['file:///srv/with space', '/srv/with space'],
+    ['file:///srv/a%2Cb', '/srv/a,b'],
+    ['file:///srv/100%25', '/srv/100%'],
+    ['file:///srv/what%3F%23', '/srv/what?#'],
+    ['file:///srv/w@l', '/srv/w@l'],
+    ['file:///srv/gr%C3%BC%C3%9Fe', '/srv/grüße'],
+    ['file:///srv/grüße', '/srv/grüße'],
+    ['file:///srv/...', '/srv/...'],
+  ]
+  for (const [text, path] of accepted) assert.deepEqual(parseRepositoryUrls(text), [directory(path)], text)
+})
+
+test('an empty setting names no repository', () => {
+  for (const text of ['', ' ', ',', ' , ,']) assert.deepEqual(parseRepositoryUrls(text), [])
+})
+
+test('what stands for a directory in messages is a URL that leads to it again', () => {
+  for (const path of ['/srv/wal', '/', '/a b/c,d/e%f/g?h#i', '/grüße']) {
+    assert.deepEqual(parseRepositoryUrls(fileUrl(path)), [directory(path)])
+  }
+})
+
+test('every mistake has its own text, and a remedy', () => {
+  const mistakes: Array<[string, string, string]> = [
+    ['/srv/wal', 'repository "/srv/wal" is not a URL', 'Write "file:///srv/wal".'],
+    [
+      'srv/wal',
+      'repository "srv/wal" is not a URL',
+      'Write "file://" and an absolute path, as "file:///srv/wal".',
+    ],
+    [
+      'flie:///srv/wal',
+      'repository "flie:///srv/wal" has an unknown scheme "flie"',
+      'This version knows "file:///directory".',
+    ],
+    [
+      's3://bucket/wal',
+      'repository "s3://bucket/wal" has an unknown scheme "s3"',
+      'This version knows "file:///directory".',
+    ],
+    [
+      'file:srv/wal',
+      'repository "file:srv/wal" is not an absolute path',
+      'Write three slashes, as in "file:///srv/wal".',
+    ],
+    [
+      'file:/srv/wal',
+      'repository "file:/srv/wal" is not an absolute path',
+      'Write three slashes, as in "file:///srv/wal".',
+    ],
+    [
+      'file://',
+      'repository "file://" is not an absolute path',
+      'Write three slashes, as in "file:///srv/wal".',
+    ],
+    [
+      'file://srv/wal',
+      'repository "file://srv/wal" names the host "srv"',
+      'A directory is on this machine: write "file:///srv/wal" if that is the path.',
+    ],
+    [
+      'file:///srv/wal?fsync=off',
+      'repository "file:///srv/wal?…" has a part that a directory does not take',
+      'Percent-encode "?" as %3F and "#" as %23.',
+    ],
+    [
+      'file:///srv/wal#1',
+      'repository "file:///srv/wal?…" has a part that a directory does not take',
+      'Percent-encode "?" as %3F and "#" as %23.',
+    ],
+    [
+      'file:///srv/100%',
+      'repository "file:///srv/100%" has a broken percent-encoding',
+      'Write a percent sign as %25.',
+    ],
+    [
+      'file:///srv/%ff',
+      'repository "file:///srv/%ff" has a broken percent-encoding',
+      'Write a percent sign as %25.',
+    ],
+    ['file:///srv/%00', 'repository "file:///srv/%00" holds a zero byte', 'No path can.'],
+    [
+      'file:///srv/../etc',
+      'repository "file:///srv/../etc" holds "." or ".."',
+      'Write the path without them.',
+    ],
+    [
+      'file:///srv/%2e%2E/etc',
+      'repository "file:///srv/%2e%2E/etc" holds "." or ".."',
+      'Write the path without them.',
+    ],
+    ['file:///srv/./wal', 'repository "file:///srv/./wal" holds "." or ".."', 'Write the path without them.'],
+    [
+      'file:///a,file:///b',
+      '"pgarchivist.repository" names several repositories',
+      'This version archives to one repository: name only one URL.',
+    ],
+  ]
+  for (const [text, message, hint] of mistakes) assert.equal(refusal(text), `${message}\n${hint}`)
+})
+
+test('what may be a credential is in no message, wherever it stands', () => {
+  const secret = 'S3cr3t'
+  const shown: Array<[string, string]> = [
+    [
+      `file://me:${secret}@/srv/wal`,
+      'repository "file://…@/srv/wal" holds credentials\nA directory needs none.',
+    ],
+    [
+      `file://me:${secret}/+@/srv/wal`,
+      'repository "file://…@/srv/wal" holds credentials\nA directory needs none.',
+    ],
+    [`s3://AKIA:${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
+    [`s3://AKIA:${secret}/+@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
+    [`s3://AKIA:${secret}?x@bucket/wal`, 'repository "s3://…" has an unknown scheme "s3"'],
+    [`s3://AKIA:x#${secret}@bucket/wal`, 'repository "s3://…" has an unknown scheme "s3"'],
+    [`s3://AKIA:x@${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
+    [`s3://bucket/wal?secret=${secret}`, 'repository "s3://bucket/wal?…" has an unknown scheme "s3"'],
+    [`s3://bucket/wal?secret=${secret}@x`, 'repository "s3://…" has an unknown scheme "s3"'],
+    [`me:${secret}@host:/srv/wal`, 'repository "…@host:/srv/wal" has an unknown scheme "me"'],
+    [`//me:${secret}@host/wal`, 'repository "…@host/wal" is not a URL'],
+    [`file:///a,s3://me:${secret}@b`, '"pgarchivist.repository" names several repositories'],
+  ]
+  for (const [text, start] of shown) {
+    const said = refusal(text)
+    assert.ok(said.startsWith(start), said)
+    assert.ok(!said.includes(secret), said)
+  }
+})
+
+test('one URL that holds a comma is one URL', () => {
+  assert.deepEqual(parseRepositoryUrl('file:///srv/a,b'), directory('/srv/a,b'))
+})
