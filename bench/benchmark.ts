@@ -2,6 +2,8 @@
 
 export interface Benchmark {
   name: string
+  /** Takes so long that it is run only when it is asked for by name. */
+  isLong?: boolean
   run(options: BenchmarkOptions): Promise<Result>
 }
 
@@ -12,6 +14,8 @@ export interface BenchmarkOptions {
   rounds: number | undefined
   /** Of files that wait, where the benchmark has one number of them. */
   files: number | undefined
+  /** Of WAL of a real server, where the benchmark is about that. */
+  segments: number | undefined
   /** Aborted when the user does not want to wait any longer. */
   signal: AbortSignal
   progress: (text: string) => void
@@ -19,6 +23,8 @@ export interface BenchmarkOptions {
 
 export interface Result {
   title: string
+  /** Printed as docs/benchmarks.md has it. */
+  isMarkdown?: boolean
   columns: Column[]
   rows: Row[]
   aims: Aim[]
@@ -61,13 +67,19 @@ export function rowOf(name: string, samples: ReadonlyArray<Record<string, number
   return { name, values, samples: byKey }
 }
 
-export function asText({ title, columns, rows, aims, notes }: Result): string {
+export function asText({ title, isMarkdown = false, columns, rows, aims, notes }: Result): string {
   const cells = [
     ['', ...columns.map(({ heading }) => heading)],
     ...rows.map(row => [row.name, ...columns.map(({ key, digits }) => numberText(row.values[key], digits))]),
   ]
-  const widths = ['', ...columns].map((_, column) => Math.max(...cells.map(row => row[column]?.length ?? 0)))
-  const lines = cells.map(row =>
+  const lines = isMarkdown ? markdownLines(cells) : alignedLines(cells)
+  const aimLines = aims.map(({ text, figure, met }) => `${met ? 'met' : 'MISSED'}: ${text}: ${figure}`)
+  return [title, '', ...lines, '', ...aimLines, ...notes, ''].join('\n')
+}
+
+function alignedLines(cells: string[][]): string[] {
+  const widths = (cells[0] ?? []).map((_, column) => Math.max(...cells.map(row => row[column]?.length ?? 0)))
+  return cells.map(row =>
     row
       .map((cell, column) =>
         column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0),
@@ -75,8 +87,12 @@ export function asText({ title, columns, rows, aims, notes }: Result): string {
       .join('   ')
       .trimEnd(),
   )
-  const aimLines = aims.map(({ text, figure, met }) => `${met ? 'met' : 'MISSED'}: ${text}: ${figure}`)
-  return [title, '', ...lines, '', ...aimLines, ...notes, ''].join('\n')
+}
+
+function markdownLines([headings = [], ...rows]: string[][]): string[] {
+  const rule = headings.map((_, column) => (column === 0 ? '---' : '---:'))
+  const line = (row: string[]) => `| ${row.join(' | ')} |`.replace(/^\|  /, '| ')
+  return [line(headings), `|${rule.join('|')}|`, ...rows.map(line)]
 }
 
 function numberText(value: number | undefined, digits: number): string {

@@ -2,8 +2,8 @@
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, appendFile, copyFile, cp, mkdir, open, readFile, rm, symlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { appendFile, copyFile, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type PostgresServer, startPostgres } from '../test/support/postgresql-server.ts'
 import {
@@ -16,6 +16,7 @@ import {
   unprivilegedEnvironment,
 } from '../test/support/unprivileged.ts'
 import { childrenOf, titleOf } from './process-cost.ts'
+import { publishPackage } from './published-package.ts'
 
 const stopPatienceMs = 30_000
 const logTailLines = 10
@@ -155,26 +156,8 @@ export class Arena implements AsyncDisposable {
     }
   }
 
-  /** What "npm pack" would put into the package, with the packages that it depends on beside it. */
   async #publishedPackage(): Promise<string> {
-    this.#published ??= (async () => {
-      const place = join(this.#directory.path, 'published')
-      const root = dirname(import.meta.dirname)
-      await mkdir(place)
-      await cp(join(root, 'bin'), join(place, 'bin'), { recursive: true })
-      await copyFile(join(root, 'package.json'), join(place, 'package.json'))
-      await symlink(join(await checkout(), 'node_modules'), join(place, 'node_modules'))
-      const compiler = join(root, 'node_modules/.bin/tsc')
-      const project = join(root, 'tsconfig.build.json')
-      const build = ['-p', project, '--outDir', join(place, 'dist')]
-      // It writes the program also where the types have errors, which are the business of "npm run types".
-      await promisify(execFile)(compiler, build, { timeout: 120_000 }).catch(async (error: unknown) => {
-        await access(join(place, 'dist/cli/main.js')).catch(() => {
-          throw error
-        })
-      })
-      return place
-    })()
+    this.#published ??= publishPackage(join(this.#directory.path, 'published'))
     return await this.#published
   }
 
@@ -230,13 +213,15 @@ export type Form = 'published' | 'checkout'
 /** By PostgreSQL's names. */
 export type ArchiverSettings = Record<string, string>
 
-function settingLines(settings: ArchiverSettings): string {
+/** As postgresql.conf has them. */
+export function settingLines(settings: ArchiverSettings): string {
   const lines = Object.entries(settings).map(
     ([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`,
   )
   return `\n${lines.join('')}`
 }
 
-function tail(text: string): string {
+/** The end of a log. */
+export function tail(text: string): string {
   return text.trimEnd().split('\n').slice(-logTailLines).join('\n')
 }

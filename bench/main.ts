@@ -10,17 +10,21 @@ import { asText, type Benchmark, type BenchmarkOptions, type Result } from './be
 import { bridge } from './bridge.ts'
 import { copy } from './copy.ts'
 import { loop } from './loop.ts'
+import { repository } from './repository.ts'
+import { restore } from './restore.ts'
 import { start } from './start.ts'
 
-const benchmarks: Benchmark[] = [start, loop, copy, backlog, bridge]
+const benchmarks: Benchmark[] = [start, loop, copy, backlog, bridge, repository, restore]
 const names = benchmarks.map(({ name }) => name)
+const longNames = benchmarks.filter(({ isLong }) => isLong).map(({ name }) => name)
 
-const usage = `Usage: npm run bench -- [NAME…] [--major N] [--rounds N] [--files N] [--json FILE]
+const usage = `Usage: npm run bench -- [NAME…] [--major N] [--rounds N] [--files N] [--segments N] [--json FILE]
 
-  NAME         what to measure: ${names.join(', ')} (default: all)
+  NAME         what to measure: ${names.join(', ')} (default: all but ${longNames.join(' and ')})
   --major N    the PostgreSQL to compare with: ${requiredMajors.join(', ')} (default: ${Math.max(...requiredMajors)})
   --rounds N   how often each is measured (default: by the benchmark)
   --files N    how many files wait in "loop" (default: 5000)
+  --segments N how many segments wait, or are restored, in ${longNames.map(name => `"${name}"`).join(' and ')} (default: 200)
   --json FILE  also write all measurements there
 `
 
@@ -48,10 +52,13 @@ function parseCommandLine() {
     throw new UsageError(`there is no PostgreSQL "${values.major}" to compare with`)
   return {
     help: values.help === true,
-    chosen: benchmarks.filter(({ name }) => positionals.length === 0 || positionals.includes(name)),
+    chosen: benchmarks.filter(({ name, isLong }) =>
+      positionals.length === 0 ? isLong !== true : positionals.includes(name),
+    ),
     major,
     rounds: wholeNumber('rounds', values.rounds, 1),
     files: wholeNumber('files', values.files, 2),
+    segments: wholeNumber('segments', values.segments, 2),
     json: values.json,
   }
 }
@@ -63,6 +70,7 @@ function parse() {
       major: { type: 'string' },
       rounds: { type: 'string' },
       files: { type: 'string' },
+      segments: { type: 'string' },
       json: { type: 'string' },
       help: { type: 'boolean', short: 'h' },
     },
@@ -113,8 +121,8 @@ async function main(): Promise<number> {
     return 0
   }
   const signal = interruptible()
-  const { major, rounds, files } = options
-  const benchmarkOptions: BenchmarkOptions = { major, rounds, files, signal, progress }
+  const { major, rounds, files, segments } = options
+  const benchmarkOptions: BenchmarkOptions = { major, rounds, files, segments, signal, progress }
   const where = await machine()
   console.log(`${where.processors} × ${where.model}, Linux ${where.kernel}, Node ${where.node}\n`)
   const results: Record<string, Result> = {}

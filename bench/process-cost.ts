@@ -1,6 +1,6 @@
 // What processes have cost, as the kernel counts it.
 
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 
 // USER_HZ: the unit of times in /proc, the same on all architectures that Node runs on.
 const clockTicksPerSecond = 100
@@ -27,6 +27,17 @@ export async function peakMegabytes(pid: number): Promise<number> {
 export async function childrenOf(pid: number): Promise<number[]> {
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '')
   return text.split(' ').filter(Boolean).map(Number)
+}
+
+/** A process, all that it has started and not yet waited for, whichever of its threads it was, all that these have, and so on. */
+export async function treeOf(pid: number): Promise<number[]> {
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => [])
+  const children = threads.map(async thread => {
+    const text = await readFile(`/proc/${pid}/task/${thread}/children`, 'utf8').catch(() => '')
+    return text.split(' ').filter(Boolean).map(Number)
+  })
+  const below = (await Promise.all(children)).flat().map(treeOf)
+  return [pid, ...(await Promise.all(below)).flat()]
 }
 
 /** How a process shows itself in the process list. */

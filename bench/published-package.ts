@@ -1,0 +1,24 @@
+import { execFile } from 'node:child_process'
+import { access, copyFile, cp, mkdir, symlink } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { checkout } from '../test/support/unprivileged.ts'
+
+/** Puts into a new directory what "npm pack" would, with the packages that it depends on beside it. */
+export async function publishPackage(place: string): Promise<string> {
+  const root = dirname(import.meta.dirname)
+  await mkdir(place)
+  await cp(join(root, 'bin'), join(place, 'bin'), { recursive: true })
+  await copyFile(join(root, 'package.json'), join(place, 'package.json'))
+  await symlink(join(await checkout(), 'node_modules'), join(place, 'node_modules'))
+  const compiler = join(root, 'node_modules/.bin/tsc')
+  const project = join(root, 'tsconfig.build.json')
+  const build = ['-p', project, '--outDir', join(place, 'dist')]
+  // It writes the program also where the types have errors, which are the business of "npm run types".
+  await promisify(execFile)(compiler, build, { timeout: 120_000 }).catch(async (error: unknown) => {
+    await access(join(place, 'dist/cli/main.js')).catch(() => {
+      throw error
+    })
+  })
+  return place
+}
