@@ -41,16 +41,16 @@ function refused(deed: () => unknown, message: string | RegExp, hint?: string | 
 
 test('the data directory is the named one, else the parent of the pg_wal of the file, else the working directory', () => {
   const of = (pgdata: string | undefined, walPath: string | undefined) =>
-    dataDirectoryOf({ flags: { pgdata }, walPath, workingDirectory: '/work' })
+    dataDirectoryOf({ flags: { pgdata }, walPath, workingDirectory: '/elsewhere' })
   assert.equal(of('/named', '/data/pg_wal/x'), '/named')
   assert.equal(of('../named', undefined), '/named')
   assert.equal(of(undefined, '/data/pg_wal/x'), '/data')
-  assert.equal(of(undefined, 'data/pg_wal/x'), '/work/data')
-  assert.equal(of(undefined, 'pg_wal/x'), '/work')
+  assert.equal(of(undefined, 'data/pg_wal/x'), '/elsewhere/data')
+  assert.equal(of(undefined, 'pg_wal/x'), '/elsewhere')
   assert.equal(of(undefined, '/pg_wal/x'), '/')
-  assert.equal(of(undefined, '/data/pg_wal/below/x'), '/work')
-  assert.equal(of(undefined, 'x'), '/work')
-  assert.equal(of(undefined, undefined), '/work')
+  assert.equal(of(undefined, '/data/pg_wal/below/x'), '/elsewhere')
+  assert.equal(of(undefined, 'x'), '/elsewhere')
+  assert.equal(of(undefined, undefined), '/elsewhere')
 })
 
 test('files count less than the command line of the server, that less than the environment, and flags most', async () => {

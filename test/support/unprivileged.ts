@@ -172,10 +172,11 @@ async function runtimePackages(): Promise<string[]> {
 async function stagedCheckout(): Promise<string> {
   const cache = join(await cacheDirectory(), 'staged')
   await mkdir(cache, { recursive: true })
-  const modules = join(cache, `node_modules-${await digest(['package-lock.json'])}`)
+  const modules = join(cache, `packages-${await digest(['package-lock.json'])}`)
   await build(modules, async copy => {
     for (const name of await runtimePackages()) {
-      await cp(join(original, 'node_modules', name), join(copy, name), { recursive: true })
+      // Under the name by which packages look for each other.
+      await cp(join(original, 'node_modules', name), join(copy, 'node_modules', name), { recursive: true })
     }
   })
   const staged = join(cache, `checkout-${await digest(stagedNames)}`)
@@ -184,7 +185,7 @@ async function stagedCheckout(): Promise<string> {
       if (await exists(join(original, name)))
         await cp(join(original, name), join(copy, name), { recursive: true })
     }
-    await symlink(modules, join(copy, 'node_modules'))
+    await symlink(join(modules, 'node_modules'), join(copy, 'node_modules'))
   })
   await removeOld(cache, [modules, staged])
   return staged
