@@ -179,7 +179,7 @@ async function stagedCheckout(): Promise<string> {
       await cp(join(original, 'node_modules', name), join(copy, 'node_modules', name), { recursive: true })
     }
   })
-  const staged = join(cache, `checkout-${await digest(stagedNames)}`)
+  const staged = join(cache, `program-${await digest(stagedNames)}`)
   await build(staged, async copy => {
     for (const name of stagedNames) {
       if (await exists(join(original, name)))
