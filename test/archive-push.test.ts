@@ -188,7 +188,7 @@ test('a note of a process that does not live is not believed', async () => {
     await rm(await at.stage.objectPath(first), { force: true })
   }
   // Of one that lives, about this very file: nothing is archived a second time.
-  await at.stage.put(`${notes}/state`, `${boot} ${process.pid} ${start}\n`)
+  await at.stage.put(`${notes}/state`, `${boot} ${process.pid} ${start}\n:::::\n`)
   assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
   assert.deepEqual(await at.objects(), [])
   // About another file of this name.

@@ -46,7 +46,7 @@ function stage({ ready, filesAtOnce = 2, isManual = false }: StageOptions) {
     },
     filesAtOnce,
     idleMs: 60_000,
-    mayGoOn: async () => isAllowed,
+    mayGoOn: async () => (isAllowed ? 'goes on' : 'over'),
   })
   return {
     clock,

@@ -98,9 +98,13 @@ async function pushAhead(walDirectory: string): Promise<void> {
     `${walDirectory}/${pushNotesDirectory}`,
   ]
   const options = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
-  const child = spawn(process.execPath, [...options, ...program], { detached: true, stdio: 'ignore' })
-  child.on('error', () => undefined)
-  child.unref()
+  try {
+    const child = spawn(process.execPath, [...options, ...program], { detached: true, stdio: 'ignore' })
+    child.on('error', () => undefined)
+    child.unref()
+  } catch {
+    // As where there is no memory for it.
+  }
 }
 
 /** In one line, because the server tries again every second. */

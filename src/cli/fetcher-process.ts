@@ -133,7 +133,7 @@ function end(): never {
 }
 process.on('uncaughtException', end)
 process.on('unhandledRejection', end)
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2', 'SIGPIPE'] as const) {
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2', 'SIGPIPE', 'SIGALRM'] as const) {
   process.on(signal, end)
 }
 const [title = 'pgarchivist: fetcher', start = '{}'] = process.argv.slice(2)

@@ -91,6 +91,11 @@ be reached, 202 if what is stored is damaged, 203 if the key is missing or wrong
 else; for a standby each of these is 2, after which it goes on and asks again.`,
   )
   .action(async (name, dest, options) => {
+    // Its statuses are for the launcher, which translates them; as "archive-get -- …" is not its form.
+    if (process.env['PGARCHIVIST_LAUNCHED_WITH'] === undefined) {
+      process.stderr.write('pgarchivist: "archive-get" has to be the first argument\n')
+      process.exit(205)
+    }
     const { archiveGetCommand } = await import('./archive-get-command.ts')
     process.exit(await archiveGetCommand(name, dest, options))
   })

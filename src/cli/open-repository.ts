@@ -34,11 +34,13 @@ export async function openRepository(
   const isGroupReadable = cluster !== undefined && (cluster.mode & 0o050) === 0o050
   // What root stores belongs to the owner of the cluster, who is to restore it.
   const owner = process.geteuid?.() === 0 ? cluster : undefined
+  // A command outlives an archiver that is killed, and then works beside that of the next one.
+  const role = options.role === 'archive-push' ? `archive-push ${process.pid}` : (options.role ?? 'reader')
   const store = new LocalStore({
     files: realFiles,
     clock: realClock,
     directory: url.directory,
-    writer: [options.role ?? 'reader', hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
+    writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
     isGroupReadable,
     owner,
   })

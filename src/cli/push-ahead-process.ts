@@ -13,6 +13,7 @@ import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { errnoCode } from '../system/system-error.ts'
 import { pushTarget } from './archive-push-command.ts'
+import { isAlive } from './running-server.ts'
 
 const idleMs = 60_000
 const filesAtOnce = 4 // as "pgarchivist.archive_ahead" has it by default
@@ -22,7 +23,9 @@ const [walDirectory = '', notesDirectory = ''] = process.argv.slice(2)
 process.title = 'pgarchivist: archive-push'
 // The server's signals are for those whom it waits for. And whatever ends this by a signal, under a postmaster that is
 // process number 1, would restart the cluster.
-for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGUSR2', 'SIGALRM'] as const) {
+  process.on(signal, () => {})
+}
 process.on('uncaughtException', () => process.exit(1))
 
 await run()
@@ -41,12 +44,14 @@ async function run(): Promise<void> {
 
   let lookedAt = realClock.monotonic()
   const mayGoOn = async () => {
-    if (realClock.monotonic() - lookedAt < lookMs) return true
+    if (realClock.monotonic() - lookedAt < lookMs) return 'goes on'
     lookedAt = realClock.monotonic()
-    if ((await serverOf(settings.dataDirectory)) !== server) return false
+    if ((await serverOf(settings.dataDirectory)) !== server) return 'gone'
     // What was archived by other settings is not what the server is told now.
     const now = await pushTarget(wal, {}, 'ahead of archive-push')
-    return now.repository.url === repository.url && JSON.stringify(now.options) === JSON.stringify(options)
+    const isSame =
+      now.repository.url === repository.url && JSON.stringify(now.options) === JSON.stringify(options)
+    return isSame ? 'goes on' : 'over'
   }
   const ahead = new PushAhead({
     files: realFiles,
@@ -64,7 +69,11 @@ async function run(): Promise<void> {
   if (self === undefined) return
   // The notes of the one before were of other settings, perhaps: they have to go before anybody trusts this process.
   await ahead.clear()
-  writeFileSync(path.join(notesDirectory, 'state'), `${printIdentity(self)}\n`, { mode: 0o600 })
+  writeFileSync(
+    path.join(notesDirectory, 'state'),
+    `${printIdentity(self)}\n${process.env['PGARCHIVIST_PUSHED_WITH'] ?? ''}\n`,
+    { mode: 0o600 },
+  )
   await ahead.run()
 }
 
@@ -72,5 +81,5 @@ async function run(): Promise<void> {
 async function serverOf(dataDirectory: string): Promise<string | undefined> {
   const text = await readFile(path.join(dataDirectory, 'postmaster.pid'), 'utf8').catch(() => '')
   const [pid, , startTime] = text.split('\n')
-  return pid && startTime ? `${pid} ${startTime}` : undefined
+  return pid && startTime && isAlive(Number(pid)) ? `${pid} ${startTime}` : undefined
 }

@@ -21,8 +21,8 @@ export interface PushAheadOptions {
   filesAtOnce: number
   /** It ends when there was nothing to do for so long. */
   idleMs: number
-  /** Asked at least every second, and before a file is begun: may it go on? */
-  mayGoOn(): Promise<boolean>
+  /** Asked at least every second, and before a file is begun: may it go on? `gone`: the directory is somebody else's now. */
+  mayGoOn(): Promise<'goes on' | 'over' | 'gone'>
 }
 
 /**
@@ -57,20 +57,27 @@ export class PushAhead {
   async run(): Promise<void> {
     const { files, clock, idleMs } = this.#options
     const watch = files.watch(this.#status.directory, () => this.#wake.resolve())
+    let state: 'goes on' | 'over' | 'gone' = 'over'
     try {
       let lastBusy = clock.monotonic()
-      while (await this.#options.mayGoOn()) {
+      while ((state = await this.#options.mayGoOn()) === 'goes on') {
         if (await this.#look()) lastBusy = clock.monotonic()
         if (clock.monotonic() - lastBusy > idleMs) break
         await this.#pause()
       }
     } finally {
       watch.close()
-      // Nobody may trust a note that is not looked after.
-      await this.#notes.clear()
-      await Promise.allSettled(this.#underWay.values())
-      await this.#notes.clear()
+      // pg_rewind fails when a file vanishes that it is about to remove, and nobody trusts the notes of a process that has
+      // ended. What is under way ends with the process; the next command removes what that leaves.
+      if (state !== 'gone') await this.#endTidily()
     }
+  }
+
+  /** Nobody may trust a note that is not looked after. */
+  async #endTidily(): Promise<void> {
+    await this.#notes.clear()
+    await Promise.allSettled(this.#underWay.values())
+    await this.#notes.clear()
   }
 
   /** Begins what may be begun. Is there anything to do? */

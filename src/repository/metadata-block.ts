@@ -84,7 +84,8 @@ function parseMetadata(json: string): ObjectMetadata | undefined {
     : undefined
 }
 
-const isText = (value: unknown) => typeof value === 'string'
+// It gets into messages, and there into terminals.
+const isText = (value: unknown) => typeof value === 'string' && !/\p{Cc}/u.test(value)
 const isLength = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
 const matches = (pattern: RegExp) => (value: unknown) => typeof value === 'string' && pattern.test(value)
 

@@ -142,12 +142,24 @@ export class Repository {
     const id = await this.#identity.require()
     await using object = await this.#store.open(key)
     if (object === undefined) {
-      await this.#requireCluster(systemIdentifier)
+      const hasCluster = await this.#store.mayHave(walPrefix(systemIdentifier))
       // What is missing because the disk is missing is not missing.
       await this.#requireStill(id)
-      return false
+      if (hasCluster) return false
+      // It looks for its files in the wrong place.
+      throw new RepositoryError(
+        'UNKNOWN_CLUSTER',
+        `repository "${this.url}" has no file of a cluster with system identifier ${systemIdentifier}`,
+      )
     }
     const metadata = await this.#metadata(key, object)
+    // Whoever asked has a disk, too, that is not to be filled by a few bytes.
+    if (metadata.plaintext_length > plaintextBytesMax(name)) {
+      throw this.#damaged(
+        key,
+        `it says that the file has ${metadata.plaintext_length} bytes, which none of its kind has`,
+      )
+    }
     const isEncrypted = metadata.encryption === 'age'
     const identities = isEncrypted ? await options.identities() : []
     const encoded = { ...encodedOf(metadata), isEncrypted, identities, ...(signal && { signal }) }
@@ -352,15 +364,11 @@ export class Repository {
       cause,
     })
   }
+}
 
-  /** A cluster that has nothing here at all looks for its files in the wrong place. */
-  async #requireCluster(systemIdentifier: string): Promise<void> {
-    if (await this.#store.mayHave(walPrefix(systemIdentifier))) return
-    throw new RepositoryError(
-      'UNKNOWN_CLUSTER',
-      `repository "${this.url}" has no file of a cluster with system identifier ${systemIdentifier}`,
-    )
-  }
+/** A segment has 1 GiB at most; the others are a few lines of text. */
+function plaintextBytesMax(name: string): number {
+  return hasPageHeader(name) ? 1024 ** 3 : 16 * 1024 ** 2
 }
 
 /** An object that is open behind its metadata. */

@@ -72,8 +72,14 @@ export async function moveWhole(files: Files, from: string, to: string): Promise
 }
 
 async function create(files: Files, { temporaryPath, mode, owner }: WholeFile): Promise<OpenFile> {
-  const file = await files
-    .open(temporaryPath, 'create', mode)
+  const open = () => files.open(temporaryPath, 'create', mode)
+  const file = await open()
+    .catch(async (thrown: unknown) => {
+      if (errnoCode(thrown) !== 'EEXIST') throw thrown
+      // Of one that was killed and had our number: in a container the numbers come again with each start.
+      await files.unlink(temporaryPath)
+      return await open()
+    })
     .catch(ownSide(`create file "${temporaryPath}"`))
   try {
     if (owner !== undefined) await file.changeOwner(owner.uid, owner.gid)

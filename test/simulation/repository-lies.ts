@@ -58,7 +58,7 @@ export const readingLies: Record<string, (files: Files) => Files> = {
     return {
       ...whole(files),
       open: (path, access, mode) => files.open(path, access, mode).catch(missing),
-      list: async () => [],
+      list: async path => (await files.list(path)).filter(name => !name.endsWith('.pgarchivist')),
     }
   },
 }

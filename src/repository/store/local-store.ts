@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../system/clock.ts'
 import type { FileStatus, Files, OpenFile } from '../../system/files.ts'
-import { couldNot, isMissing, systemErrorText } from '../../system/system-error.ts'
+import { couldNot, FileError, isMissing, systemErrorText } from '../../system/system-error.ts'
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { ObjectDirectories, parentOf } from './object-directories.ts'
@@ -68,7 +68,13 @@ export class LocalStore implements Store {
   }
 
   async mayHave(prefix: string): Promise<boolean> {
-    return await exists(this.#files, this.#path(prefix.slice(0, -1))).catch(throwStoreFailure)
+    // An empty directory is where a disk belongs that is not mounted.
+    const directory = this.#path(prefix.slice(0, -1))
+    return await this.#files.list(directory).then(
+      names => names.some(name => !isUnfinishedWrite(name) && !ofFileSystems.has(name)),
+      thrown =>
+        isMissing(thrown) ? false : throwStoreFailure(new FileError(`read directory "${directory}"`, thrown)),
+    )
   }
 
   async put(key: string, object: NewObject, options: PutOptions = {}): Promise<'written' | 'exists'> {
@@ -229,11 +235,17 @@ export class LocalStore implements Store {
     for (let path = this.#path(key); path.length > this.#root.length; path = parentOf(path)) {
       const directory = parentOf(path)
       if (directory === this.#root) await this.#requireRoot()
+      let names: string[]
       try {
-        return (await this.#files.list(directory)).includes(path.slice(path.lastIndexOf('/') + 1))
+        names = await this.#files.list(directory)
       } catch (thrown) {
         if (!isMissing(thrown) || directory === this.#root) couldNot(`read directory "${directory}"`)(thrown)
+        continue
       }
+      if (names.includes(path.slice(path.lastIndexOf('/') + 1))) return true
+      // What is missing where a link leads to is not missing here.
+      await this.#directories.requireInside(directory)
+      return false
     }
     return false
   }
