@@ -145,8 +145,8 @@ const troubles: Trouble[] = [
   },
   {
     what: 'a file is in the place of the repository',
-    status: 201,
-    says: /Not a directory/,
+    status: 204,
+    says: /repository ".*" is not a directory/,
     cause: async stage => {
       await rename(stage.repository, `${stage.repository}.away`)
       await writeFile(stage.repository, '')
@@ -245,7 +245,7 @@ const troubles: Trouble[] = [
   {
     what: 'the repository is not a URL',
     status: 204,
-    says: /repository "\/srv\/wal" is not a URL. Write "file:\/\/\/srv\/wal"/,
+    says: /repository "\/srv\/wal" is not a URL, in file ".*\/postgresql.conf" line 2. Write "file:\/\/\/srv\/wal"/,
     cause: stage => conf(stage, `pgarchivist.repository = '/srv/wal'`),
   },
   {
@@ -345,13 +345,13 @@ const troubles: Trouble[] = [
   {
     what: 'an option does not exist',
     status: 205,
-    says: /error: unknown option '--foo'/,
+    says: /^pgarchivist: unknown option '--foo'/,
     cause: async () => ({ args: ['--foo'] }),
   },
   {
     what: 'there is an argument too many',
     status: 205,
-    says: /error: too many arguments/,
+    says: /^pgarchivist: too many arguments/,
     cause: async () => ({ args: ['three'] }),
   },
 ]

@@ -128,7 +128,7 @@ test('a wrong setting or command line is status 3, with a line that names it', a
   assert.equal(url.status, 3)
   assert.match(
     url.stderr,
-    /^pgarchivist: could not archive "\w+": repository "srv\/wal" is not a URL\. Write .*\n$/,
+    /^pgarchivist: could not archive "\w+": .*repository "srv\/wal" is not a URL, in option "--repository"\. Write .*\n$/,
   )
   const level = await at.push(['--compression-level', '20', `pg_wal/${first}`])
   assert.equal(level.status, 3)
@@ -140,6 +140,22 @@ test('a wrong setting or command line is status 3, with a line that names it', a
   assert.equal(recipient.status, 3)
   assert.equal((await at.push([])).status, 3)
   assert.equal((await at.push(['--nonsense', first])).status, 3)
+  assert.deepEqual(await at.objects(), [])
+})
+
+test('a misspelt setting is told, because what it should have said would not be done', async () => {
+  await using at = await pushStage()
+  const conf = await readFile(at.stage.path('postgresql.conf'), 'utf8')
+  await at.stage.put(
+    'postgresql.conf',
+    `${conf}pgarchivist.encryption_recipient = 'age1'\npgarchivist.module = 'x'\n`,
+  )
+  const { status, stderr } = await at.push([`pg_wal/${first}`])
+  assert.equal(status, 3)
+  assert.match(
+    stderr,
+    /unrecognized configuration parameter "pgarchivist\.encryption_recipient" in file ".*\/postgresql\.conf" line 2/,
+  )
   assert.deepEqual(await at.objects(), [])
 })
 

@@ -142,7 +142,7 @@ test('a file in place of a directory is told', async () => {
   const { archive, fetch } = stage.start()
   assert.match(
     await failure(fetch(name)),
-    /^UNREACHABLE: could not open file ".*\.pgarchivist": Not a directory\nHINT: Check that the repository is there and that this user may use it; it is tried again\.$/,
+    /^UNREACHABLE: could not open file ".*\.pgarchivist": Not a directory\nHINT: There is a file where a directory of the repository belongs: move it away\.$/,
   )
   await assert.rejects(archive(name), { code: 'UNREACHABLE' })
 })

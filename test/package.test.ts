@@ -34,10 +34,12 @@ test('the published package runs without the sources and offers its types and th
   t.after(() => rm(directory, { recursive: true }))
   const installed = await installedPackage(directory)
   assert.deepEqual((await readdir(installed)).sort(), [
+    'CHANGELOG.md',
     'LICENSE',
     'README.md',
     'bin',
     'dist',
+    'docs',
     'package.json',
     'src',
   ])

@@ -123,7 +123,7 @@ test('it is configured when a repository is set', async () => {
   const { host, told, reload } = await startServer(stage, {})
   assert.deepEqual(await host.checkConfigured(), {
     configured: false,
-    errdetail: '"pgarchivist.repository" is not set.',
+    errdetail: '"pgarchivist.repository" is not set, or was refused.',
   })
   reload({ repository: fileUrl(stage.root) })
   assert.deepEqual(await host.checkConfigured(), { configured: true })
@@ -262,4 +262,25 @@ test('new settings are in force with the next file', async () => {
   assert.equal(await archive(name), true)
   assert.ok(told.includes(`LOG: began a new repository at "${fileUrl(second)}"`))
   assert.ok(await realFiles.stat(join(second, keyOf(name))))
+})
+
+test('a key that was refused at the start stops archiving instead of encrypting nothing', async () => {
+  await using stage = await realStage()
+  await stage.putSegment(name)
+  const recipient = recipientOf(await generateIdentity())
+  const repository = fileUrl(stage.root)
+  const { archive, told, reload } = await startServer(stage, {
+    repository,
+    encryption_recipients: recipient.slice(0, -1),
+  })
+  const refusal = 'nothing is archived, because the value of "pgarchivist.encryption_recipients" was refused'
+  assert.equal(await archive(name), false)
+  assert.ok(told.includes(`WARNING: ${refusal}`), told.join('\n'))
+  assert.ok(told.includes(`ERROR: ${refusal}`), told.join('\n'))
+  reload({ repository, encryption_recipients: recipient })
+  assert.equal(await archive(name), true)
+  // One that is refused while another is in force changes nothing.
+  reload({ repository, encryption_recipients: 'age1nothing' })
+  await stage.putSegment('000000010000000000000002')
+  assert.equal(await archive('000000010000000000000002'), true)
 })

@@ -102,7 +102,7 @@ export class ModuleSide {
     this.#lookAhead = new LookAhead({
       files: this.#options.files,
       dataDirectory,
-      archiveFile: (file, path, signal) => host.archiveFile(file, path, signal),
+      archiveFile: (file, path, signal, isAhead) => host.archiveFile(file, path, signal, isAhead),
       filesAtOnce: () => (host.archivesAhead ? this.#archiveAhead : 1),
       signal: this.#stop.signal,
     })

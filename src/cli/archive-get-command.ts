@@ -72,6 +72,8 @@ async function get(
   const isHandedOver = await handOver(options, name, target)
   if (!isHandedOver && !(await fetchWhole(realFiles, target, source, name))) return false
   try {
+    // The fetcher has nobody to complain to.
+    void settings.spoolLimitBytes
     const { size: segmentBytes } = await realFiles.stat(destination.path)
     await leaveFetcher(spool, mark, { flags, workingDirectory, dest, name, segmentBytes }, isHandedOver)
   } catch (thrown) {

@@ -61,6 +61,7 @@ export async function pushTarget(
     workingDirectory: process.cwd(),
     walPath,
   })
+  settings.requireKnownNames()
   const { dataDirectory } = settings
   const repository = await openRepository(settings.repository, {
     role,

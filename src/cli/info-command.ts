@@ -56,6 +56,16 @@ async function archiverPid(state: StateDirectory): Promise<number | undefined> {
 }
 
 function asText({ data_directory, archiver, statistics, waiting }: Info): string {
+  const waits = `waiting         ${waiting.count}${waiting.next === null ? '' : `, next ${waiting.next}`}`
+  if (statistics === null && !archiver.running) {
+    // The server's own archiver counts in the server.
+    return [
+      `data directory  ${data_directory}`,
+      "archiver        none beside the server has worked here; the server's own is in its view pg_stat_archiver",
+      waits,
+      '',
+    ].join('\n')
+  }
   const counts = statistics ?? newStatistics(Date.now())
   const last = (name: string | null, time: string | null) =>
     name === null ? '' : `, last ${name} at ${time}`
@@ -64,7 +74,7 @@ function asText({ data_directory, archiver, statistics, waiting }: Info): string
     `archiver        ${archiver.running ? `running, PID ${archiver.pid}` : 'not running'}`,
     `archived        ${counts.archived_count}${last(counts.last_archived_wal, counts.last_archived_time)}`,
     `failed attempts ${counts.failed_count}${last(counts.last_failed_wal, counts.last_failed_time)}`,
-    `waiting         ${waiting.count}${waiting.next === null ? '' : `, next ${waiting.next}`}`,
+    waits,
     '',
   ].join('\n')
 }

@@ -31,9 +31,11 @@ const program = new Command('pgarchivist')
   .description('PostgreSQL archive modules, in TypeScript.')
   .version(packageVersion(), '-V, --version')
   .showHelpAfterError('Try "pgarchivist --help".')
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'pgarchivist: ')) })
 
 program
   .command('archiver')
+  .showHelpAfterError('Try "pgarchivist archiver --help".')
   .description("archive completed WAL files with a module, as the server's own archiver would")
   .addOption(dataDirectoryOption())
   .option(
@@ -62,6 +64,7 @@ Exit status: 0 after an orderly end, 1 if it could not start or had to be ended 
 
 program
   .command('info')
+  .showHelpAfterError('Try "pgarchivist info --help".')
   .description('show what was archived from a data directory, and what waits')
   .addOption(dataDirectoryOption())
   .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
@@ -72,6 +75,7 @@ program
 
 program
   .command('archive-get')
+  .showHelpAfterError('Try "pgarchivist archive-get --help".')
   // A status of 1 would be an answer.
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 205))
   .description("put a file of the repository where the server wants it: PostgreSQL's restore_command")
@@ -109,6 +113,7 @@ function atLeastOne(value: string): number {
 
 program
   .command('verify')
+  .showHelpAfterError('Try "pgarchivist verify --help".')
   // A status of 1 would be an answer.
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .description('read a repository, and tell what in it is missing or damaged')
@@ -140,6 +145,7 @@ could be looked at, because the repository cannot be reached or a setting is wro
 
 program
   .command('archive-push')
+  .showHelpAfterError('Try "pgarchivist archive-push --help".')
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 3))
   .description(
     "archive a WAL file to the repository: PostgreSQL's archive_command, where no library can be installed",
@@ -173,6 +179,7 @@ const pgConfigPlaces =
 
 program
   .command('install')
+  .showHelpAfterError('Try "pgarchivist install --help".')
   .description('build the library that PostgreSQL loads, and install it into the servers of this machine')
   .addOption(pgConfigOption())
   .option(
@@ -196,6 +203,7 @@ them or if there is none.`,
 
 program
   .command('uninstall')
+  .showHelpAfterError('Try "pgarchivist uninstall --help".')
   .description('remove that library')
   .addOption(pgConfigOption())
   .option('--destdir <DIR>', 'directory in front of where it was installed')

@@ -19,6 +19,13 @@ import { parseRepositoryUrls, type RepositoryUrl } from '../repository/repositor
 import type { FileStatus, Files } from '../system/files.ts'
 import { isMissing, systemErrorText } from '../system/system-error.ts'
 
+/** What only the library in a server has; see `_PG_init` in src/bridge/pg/pgarchivist.c. */
+const namesOfLibrary: ReadonlySet<string> = new Set(
+  ['module', 'node', 'archive_ahead', 'file_timeout', 'start_timeout', 'stop_timeout', 'memory_limit'].map(
+    word => `pgarchivist.${word}`,
+  ),
+)
+
 /** What a command line says, as options of commands; each as it was written. */
 export interface RepositoryFlags {
   pgdata?: string | undefined
@@ -67,16 +74,20 @@ export class RepositorySettings {
   readonly #options: RepositorySettingsOptions
   readonly #values: ReadonlyMap<string, GucVariable<GucValue>>
   readonly #problems: ReadonlyMap<string, RepositoryError>
+  /** Where each is set, in words. */
+  readonly #places: ReadonlyMap<string, string>
 
   private constructor(
     options: RepositorySettingsOptions,
     values: ReadonlyMap<string, GucVariable<GucValue>>,
     problems: ReadonlyMap<string, RepositoryError>,
+    places: ReadonlyMap<string, string>,
   ) {
     this.dataDirectory = dataDirectoryOf(options)
     this.#options = options
     this.#values = values
     this.#problems = problems
+    this.#places = places
   }
 
   static async read(options: RepositorySettingsOptions): Promise<RepositorySettings> {
@@ -95,11 +106,22 @@ export class RepositorySettings {
       if (where === undefined && fromServer.problem) problems.set(guc.name, fromServer.problem)
       else if (complaint) problems.set(guc.name, refusal(complaint, where ?? place(settings.get(guc.name))))
     }
-    return new RepositorySettings(options, values, problems)
+    const places = new Map(
+      [...settings].map(([name, setting]) => [name, ours.places.get(name) ?? place(setting)]),
+    )
+    return new RepositorySettings(options, values, problems, places)
+  }
+
+  /** Throws where a setting of ours is misspelt: what it should have said, as to encrypt, would not be done. */
+  requireKnownNames(): void {
+    for (const [name, where] of this.#places) {
+      if (!name.startsWith('pgarchivist.') || this.#values.has(name) || namesOfLibrary.has(name)) continue
+      throw new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`)
+    }
   }
 
   get repository(): RepositoryUrl {
-    const [url] = parseRepositoryUrls(this.#text('pgarchivist.repository'))
+    const [url] = this.#parsed('pgarchivist.repository', parseRepositoryUrls)
     if (url !== undefined) return url
     throw new RepositoryError('SETTINGS', '"pgarchivist.repository" is not set', {
       hint: `Set it in the configuration of the server whose data directory is "${this.dataDirectory}", or use --repository or PGARCHIVIST_REPOSITORY.`,
@@ -187,7 +209,10 @@ export class RepositorySettings {
 
   #path(name: string): string | undefined {
     const text = this.#text(name)
-    return text === '' ? undefined : path.resolve(this.dataDirectory, text)
+    if (text === '') return undefined
+    // What is typed at a command line is meant from where it is typed.
+    const isOption = this.#places.get(name)?.startsWith('option ') === true
+    return path.resolve(isOption ? this.#options.workingDirectory : this.dataDirectory, text)
   }
 
   #text(name: string): string {
@@ -195,11 +220,15 @@ export class RepositorySettings {
   }
 
   #parsed<T>(name: string, parse: (text: string) => T): T {
+    const text = this.#text(name)
     try {
-      return parse(this.#text(name))
+      return parse(text)
     } catch (thrown) {
-      if (thrown instanceof RepositoryError) throw thrown
-      throw new RepositoryError('SETTINGS', `"${name}": ${(thrown as Error).message}`, { cause: thrown })
+      const where = this.#places.get(name) ?? 'its default'
+      throw new RepositoryError('SETTINGS', `"${name}": ${(thrown as Error).message}, in ${where}`, {
+        cause: thrown,
+        ...(thrown instanceof RepositoryError && { detail: thrown.detail, hint: thrown.hint }),
+      })
     }
   }
 

@@ -49,8 +49,9 @@ async function verifyRepository(flags: VerifyFlags): Promise<VerifyReport> {
   const url = settings.repository
   const identities = await readIdentities(settings, flags)
   const named = flags.systemIdentifier ?? (process.env['PGARCHIVIST_SYSTEM_IDENTIFIER'] || undefined)
-  // Without a data directory, where it would write down which repository it has seen: this changes nothing.
-  const repository = await openRepository(url, { role: 'reader' })
+  // Where the server remembers which repository is the right one; a reader writes nothing there.
+  const dataDirectory = (await settings.hasCluster()) ? settings.dataDirectory : undefined
+  const repository = await openRepository(url, { role: 'reader', dataDirectory })
   const progress = progressFor(flags)
   try {
     return await verify({

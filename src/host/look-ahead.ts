@@ -5,7 +5,12 @@ import { ArchiveStatus } from './archive-status.ts'
 const filesAheadMax = 64
 
 /** Archives one file; what `ModuleHost.archiveFile` is. */
-export type ArchiveFile = (file: string, path: string, signal: AbortSignal) => Promise<boolean>
+export type ArchiveFile = (
+  file: string,
+  path: string,
+  signal: AbortSignal,
+  isAhead?: boolean,
+) => Promise<boolean>
 
 export interface LookAheadOptions {
   files: Files
@@ -97,16 +102,16 @@ export class LookAhead {
   #begin(file: string, isAhead = false): Promise<Attempt> {
     const running = this.#attempts.get(file)
     if (running !== undefined) return running.outcome
-    const outcome = this.#attempt(file).finally(() => this.#attempts.delete(file))
+    const outcome = this.#attempt(file, isAhead).finally(() => this.#attempts.delete(file))
     this.#attempts.set(file, { isAhead, outcome })
     return outcome
   }
 
-  async #attempt(file: string): Promise<Attempt> {
+  async #attempt(file: string, isAhead: boolean): Promise<Attempt> {
     const { archiveFile, signal } = this.#options
     const settings = this.#settings
     const before = await this.#identity(file)
-    const isArchived = await archiveFile(file, this.#path(file), signal)
+    const isArchived = await archiveFile(file, this.#path(file), signal, isAhead)
     const isSame = before !== undefined && before === (await this.#identity(file))
     return { isArchived, identity: isSame ? before : undefined, settings }
   }

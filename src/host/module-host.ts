@@ -56,7 +56,7 @@ export class ModuleHost {
   }
 
   /** One attempt. Rejects only when the process has to end: after FATAL or PANIC. */
-  async archiveFile(file: string, path: string, signal: AbortSignal): Promise<boolean> {
+  async archiveFile(file: string, path: string, signal: AbortSignal, isAhead = false): Promise<boolean> {
     // A signal for each attempt, so that what a module leaves on it goes when the attempt ends.
     const attempt = new AbortController()
     const abort = () => attempt.abort()
@@ -71,7 +71,8 @@ export class ModuleHost {
     } catch (thrown) {
       this.#server.throwIfEnding()
       if (thrown instanceof ReportedError && thrown.level !== 'ERROR') throw thrown
-      this.#log({ level: 'ERROR', ...reportOf(thrown) })
+      // What fails ahead is tried again when it is asked for, and told then.
+      this.#log({ level: isAhead ? 'DEBUG1' : 'ERROR', ...reportOf(thrown) })
       return false
     } finally {
       signal.removeEventListener('abort', abort)

@@ -27,7 +27,7 @@ export class RunningModuleAhead implements RunningModule {
     this.#lookAhead = new LookAhead({
       files,
       dataDirectory,
-      archiveFile: (file, path, signal) => host.archiveFile(file, path, signal),
+      archiveFile: (file, path, signal, isAhead) => host.archiveFile(file, path, signal, isAhead),
       filesAtOnce,
       signal: this.#stop.signal,
     })

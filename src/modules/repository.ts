@@ -40,6 +40,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
       startup_cb: async () => {
         if (settings.repository.value === '') return
         try {
+          settings.recipients()
           const repository = await repositories.at(settings.repository.value)
           await repository.inspect()
         } catch (thrown) {
@@ -51,7 +52,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
       },
       check_configured_cb: () => {
         if (settings.repository.value !== '') return true
-        server.arch_module_check_errdetail('"pgarchivist.repository" is not set.')
+        server.arch_module_check_errdetail('"pgarchivist.repository" is not set, or was refused.')
         return false
       },
       archive_file_cb: async (_state, file, path, { signal }) => {
@@ -61,7 +62,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
             cluster: clusterOf(server),
             headerCheck: settings.headerCheck.value,
             compressionLevel: settings.compressionLevel.value,
-            recipients: parseRecipients(settings.encryptionRecipients.value),
+            recipients: settings.recipients(),
             signal,
           })
           server.ereport('DEBUG1', { errmsg: `${outcome} "${file}" in repository "${repository.url}"` })
@@ -151,6 +152,16 @@ class Repositories {
 }
 
 function declareSettings(server: ArchiveServer) {
+  // Where the first value is refused the default is in force, and the default is not to encrypt.
+  let isRefused = false
+  const checkRecipients = acceptsWhat('pgarchivist.encryption_recipients', text => {
+    const count = parseRecipients(text).length
+    if (count > recipientsMax) {
+      throw new RepositoryError('SETTINGS', `there are ${count} recipients`, {
+        hint: `An object has room for ${recipientsMax}.`,
+      })
+    }
+  })
   const settings = {
     repository: server.DefineCustomStringVariable({
       ...stringGuc('pgarchivist.repository'),
@@ -159,14 +170,11 @@ function declareSettings(server: ArchiveServer) {
     compressionLevel: server.DefineCustomIntVariable(intGuc('pgarchivist.compression_level')),
     encryptionRecipients: server.DefineCustomStringVariable({
       ...stringGuc('pgarchivist.encryption_recipients'),
-      check_hook: acceptsWhat('pgarchivist.encryption_recipients', text => {
-        const count = parseRecipients(text).length
-        if (count > recipientsMax) {
-          throw new RepositoryError('SETTINGS', `there are ${count} recipients`, {
-            hint: `An object has room for ${recipientsMax}.`,
-          })
-        }
-      }),
+      check_hook: (value, check) => {
+        const isAccepted = checkRecipients(value, check)
+        isRefused = !isAccepted
+        return isAccepted
+      },
     }),
     headerCheck: server.DefineCustomBoolVariable(boolGuc('pgarchivist.header_check')),
   }
@@ -174,7 +182,19 @@ function declareSettings(server: ArchiveServer) {
   server.DefineCustomStringVariable(stringGuc('pgarchivist.identity_file'))
   server.DefineCustomStringVariable(stringGuc('pgarchivist.spool_directory'))
   server.DefineCustomIntVariable(intGuc('pgarchivist.spool_limit'))
-  return settings
+  return {
+    ...settings,
+    /** Public keys. Whoever asked for encryption and did not get it archives nothing. */
+    recipients(): string[] {
+      const recipients = parseRecipients(settings.encryptionRecipients.value)
+      if (!isRefused || recipients.length > 0) return recipients
+      throw new RepositoryError(
+        'SETTINGS',
+        'nothing is archived, because the value of "pgarchivist.encryption_recipients" was refused',
+        { hint: 'Correct it, or remove it to archive without encryption.' },
+      )
+    },
+  }
 }
 
 /** A check hook that refuses what `parse` throws for, in its words, which do not repeat what may be a secret. */

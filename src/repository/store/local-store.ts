@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../system/clock.ts'
 import type { FileStatus, Files, OpenFile } from '../../system/files.ts'
-import { couldNot, FileError, isMissing, systemErrorText } from '../../system/system-error.ts'
+import { couldNot, errnoCode, FileError, isMissing, systemErrorText } from '../../system/system-error.ts'
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { ObjectDirectories, parentOf } from './object-directories.ts'
@@ -219,6 +219,7 @@ export class LocalStore implements Store {
       try {
         return await this.#files.open(path, 'readNoLink')
       } catch (thrown) {
+        if (errnoCode(thrown) === 'ENOTDIR') await this.#requireRoot()
         if (!isMissing(thrown)) return couldNot(`open file "${path}"`)(thrown)
         if (!(await this.#isListed(key))) return undefined
         // It may have come meanwhile.

@@ -31,6 +31,7 @@ const hints: ReadonlyMap<string, string> = new Map([
   ['EROFS', 'Mount the file system of the repository so that it can be written.'],
   ['EIO', 'The disk of the repository has failed: the log of the kernel says more.'],
   ['ENOENT', isMounted],
+  ['ENOTDIR', 'There is a file where a directory of the repository belongs: move it away.'],
   ['ESTALE', isMounted],
   ['ELOOP', 'Symbolic links are not followed in a repository: put in its place what it leads to.'],
 ])
