@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { historyOf, nextSegment, parseTimelineHistory } from '../src/restore/timeline-history.ts'
+import { historyOf, nextSegment, timelineBegins } from '../src/restore/timeline-history.ts'
 
 const megabyte = 1024 * 1024
 
 test('a timeline history tells where each timeline began', () => {
   const text =
     '1\t0/3000028\tno recovery target specified\n\n# a comment\n2\t1/A0000000\tat restore point "x"\n'
-  assert.deepEqual(parseTimelineHistory(5, text), [
+  assert.deepEqual(timelineBegins(5, text), [
     { timeline: 1, begin: 0n },
     { timeline: 2, begin: 0x3000028n },
     { timeline: 5, begin: 0x1_a000_0000n },
   ])
-  assert.deepEqual(parseTimelineHistory(2, ''), [{ timeline: 2, begin: 0n }])
+  assert.deepEqual(timelineBegins(2, ''), [{ timeline: 2, begin: 0n }])
   for (const wrong of ['1', '1\tx', 'x\t0/1', '2\t0/1\n1\t0/2', '5\t0/1']) {
-    assert.equal(parseTimelineHistory(5, wrong), undefined, wrong)
+    assert.equal(timelineBegins(5, wrong), undefined, wrong)
   }
 })
 
@@ -41,9 +41,9 @@ test('after a segment comes the next one, on the newest timeline that has begun 
 })
 
 test('of several histories the newest that leads on from a timeline is the way', () => {
-  const two = parseTimelineHistory(2, '1 0/1')
-  const three = parseTimelineHistory(3, '1 0/1')
-  const four = parseTimelineHistory(4, '1 0/1\n2 0/2')
+  const two = timelineBegins(2, '1 0/1')
+  const three = timelineBegins(3, '1 0/1')
+  const four = timelineBegins(4, '1 0/1\n2 0/2')
   assert.ok(two && three && four)
   assert.equal(historyOf(2, [two, four, three]), four)
   assert.equal(historyOf(3, [two, four, three]), three)

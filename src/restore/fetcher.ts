@@ -7,7 +7,7 @@ import { type FetchSource, fetchWhole } from './archive-get.ts'
 import type { ProcessIdentity } from './process-identity.ts'
 import type { Recovery } from './recovery.ts'
 import type { Spool } from './spool.ts'
-import { historyOf, nextSegment, parseTimelineHistory, type TimelineBegin } from './timeline-history.ts'
+import { historyOf, nextSegment, type TimelineBegin, timelineBegins } from './timeline-history.ts'
 import { removeIfThere } from './whole-file.ts'
 
 /** After this long without a segment taken it is not worth to be there. */
@@ -159,7 +159,7 @@ export class Fetcher {
     const histories: TimelineBegin[][] = []
     for (const name of names) {
       const text = await files.readText(`${walDirectory}/${name}`).catch(() => '')
-      const history = parseTimelineHistory(Number.parseInt(name, 16), text)
+      const history = timelineBegins(Number.parseInt(name, 16), text)
       if (history !== undefined) histories.push(history)
     }
     this.#histories = histories

@@ -1,4 +1,5 @@
-import { parseLsn, type SegmentPosition } from '../wal/segment-position.ts'
+import type { SegmentPosition } from '../wal/segment-position.ts'
+import { parseTimelineHistory } from '../wal/timeline-history.ts'
 
 /** Where a timeline began: it left its parent at `begin`. */
 export interface TimelineBegin {
@@ -7,26 +8,16 @@ export interface TimelineBegin {
 }
 
 /**
- * The content of a timeline history file: the ancestors, oldest first, each with where it was left, as
- * `readTimeLineHistory` of PostgreSQL reads it. Returns the timelines with where they begin, oldest first, the
- * one of the file itself last; `undefined` for what is not such a file.
+ * The timelines of a history file with where they begin, oldest first, the one of the file itself last; `undefined` for
+ * what is not such a file.
  */
-export function parseTimelineHistory(timeline: number, text: string): TimelineBegin[] | undefined {
-  const timelines: TimelineBegin[] = []
-  let begin = 0n
-  for (const line of text.split('\n')) {
-    if (/^\s*(#|$)/.test(line)) continue
-    const [ancestor = '', end = ''] = line.trim().split(/\s+/)
-    const lsn = parseLsn(end)
-    if (!/^\d+$/.test(ancestor) || lsn === undefined) return undefined
-    timelines.push({ timeline: Number(ancestor), begin })
-    begin = lsn
-  }
-  timelines.push({ timeline, begin })
-  const isAscending = timelines.every(
-    (each, index) => index === 0 || each.timeline > (timelines[index - 1]?.timeline ?? 0),
-  )
-  return isAscending ? timelines : undefined
+export function timelineBegins(timeline: number, text: string): TimelineBegin[] | undefined {
+  const switches = parseTimelineHistory(text, timeline)
+  if (switches === undefined) return undefined
+  // Each begins where the one before was left.
+  const begins = [0n, ...switches.map(({ lsn }) => lsn)]
+  const timelines = [...switches.map(each => each.timeline), timeline]
+  return timelines.map((each, index) => ({ timeline: each, begin: begins[index] ?? 0n }))
 }
 
 /**
