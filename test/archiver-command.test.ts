@@ -573,7 +573,7 @@ describe('pgarchivist archiver', { concurrency: 2 }, () => {
       const head = `data directory  ${cluster.data}\n`
       assert.equal(
         await info(),
-        `${head}archiver        not running\narchived        0\nfailed attempts 0\nwaiting         2, next 00000002.history\n`,
+        `${head}archiver        none beside the server has worked here; the server's own is in its view pg_stat_archiver\nwaiting         2, next 00000002.history\n`,
       )
       assert.deepEqual(await json(), {
         data_directory: cluster.data,
@@ -828,7 +828,10 @@ describe('pgarchivist archiver', { concurrency: 2 }, () => {
     test('no directory at all is an error of usage', async () => {
       await refuses(
         [],
-        ["error: required option '-D, --pgdata <DIR>' not specified", 'Try "pgarchivist --help".'],
+        [
+          "pgarchivist: required option '-D, --pgdata <DIR>' not specified",
+          'Try "pgarchivist archiver --help".',
+        ],
       )
     })
 
