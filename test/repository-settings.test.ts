@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { generateX25519Identity } from 'age-encryption'
 import { dataDirectoryOf, type RepositoryFlags, RepositorySettings } from '../src/cli/repository-settings.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
+import type { RepositoryUrl } from '../src/repository/repository-url.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { temporaryDirectory, unprivileged } from './support/unprivileged.ts'
 
@@ -39,6 +40,8 @@ function refused(deed: () => unknown, message: string | RegExp, hint?: string | 
   })
 }
 
+const pathOf = (url: RepositoryUrl) => (url.scheme === 'file' ? url.directory : url.scheme)
+
 test('the data directory is the named one, else the parent of the pg_wal of the file, else the working directory', () => {
   const of = (pgdata: string | undefined, walPath: string | undefined) =>
     dataDirectoryOf({ flags: { pgdata }, walPath, workingDirectory: '/elsewhere' })
@@ -55,7 +58,7 @@ test('the data directory is the named one, else the parent of the pg_wal of the 
 
 test('files count less than the command line of the server, that less than the environment, and flags most', async () => {
   await using directory = await place()
-  const url = async (options = {}) => (await directory.read(options)).repository.directory
+  const url = async (options = {}) => pathOf((await directory.read(options)).repository)
   await directory.write('postgresql.conf', `pgarchivist.repository = 'file:///from/conf'\n`)
   assert.equal(await url(), '/from/conf')
   await directory.write('postgresql.auto.conf', `PgArchivist.Repository = 'file:///from/auto'\n`)
@@ -79,7 +82,7 @@ test('the configuration file is the one that the server was started with', async
     `/usr/bin/postgres "--config_file=${directory.data}/elsewhere.conf"\n`,
   )
   await directory.write('postgresql.conf', `pgarchivist.repository = 'file:///from/conf'\n`)
-  assert.equal((await directory.read()).repository.directory, '/from/elsewhere')
+  assert.equal(pathOf((await directory.read()).repository), '/from/elsewhere')
 })
 
 test('types, units, lists and relative paths are those of the server', async () => {
@@ -113,7 +116,7 @@ test('what cannot be used is named with its place, when it is needed', async () 
     flags: { spoolLimit: '1 kB', repository: 'file:///srv/wal' },
     environment: { PGARCHIVIST_ENCRYPTION_RECIPIENTS: 'age1, age1' },
   })
-  assert.equal(settings.repository.directory, '/srv/wal')
+  assert.equal(pathOf(settings.repository), '/srv/wal')
   refused(
     () => settings.compressionLevel,
     `20 is outside the valid range for parameter "pgarchivist.compression_level" (1 .. 19), in file "${directory.data}/postgresql.conf" line 2`,
@@ -201,7 +204,7 @@ test('an identity file is for its owner only, or for a group where it belongs to
 test('a data directory with nothing in it will do', async () => {
   await using directory = await place()
   const settings = await directory.read({ flags: { repository: 'file:///srv/wal', systemIdentifier: '1' } })
-  assert.equal(settings.repository.directory, '/srv/wal')
+  assert.equal(pathOf(settings.repository), '/srv/wal')
   assert.equal(await settings.systemIdentifier(), '1')
   assert.equal(await settings.hasCluster(), false)
   assert.equal(settings.compressionLevel, 1)

@@ -4,7 +4,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RepositoryError } from '../src/repository/repository-error.ts'
 import { parseRepositoryUrl, parseRepositoryUrls } from '../src/repository/repository-url.ts'
+import type { S3Location } from '../src/repository/s3-location.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
+
+const s3Form = 'Write it as "s3://bucket/prefix?endpoint=https://host&region=name".'
 
 const directory = (path: string) => ({ scheme: 'file', directory: path }) as const
 
@@ -52,6 +55,27 @@ test('what stands for a directory in messages is a URL that leads to it again', 
   }
 })
 
+test('an object store is named by its bucket, with a place in it and what else has to be known', () => {
+  const place = (text: string) => {
+    const [url] = parseRepositoryUrls(text)
+    const { scheme: _, ...rest } = url as S3Location
+    return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
+  }
+  assert.deepEqual(place('s3://bucket'), { bucket: 'bucket', prefix: '' })
+  assert.deepEqual(place('s3://bucket/'), { bucket: 'bucket', prefix: '' })
+  assert.deepEqual(place('s3://bucket//a//b/'), { bucket: 'bucket', prefix: 'a/b/' })
+  assert.deepEqual(
+    place('S3://bucket/with%20space%2C?endpoint=http://127.0.0.1:9000/&region=eu&path_style=on'),
+    {
+      bucket: 'bucket',
+      prefix: 'with space,/',
+      endpoint: 'http://127.0.0.1:9000',
+      region: 'eu',
+      isPathStyle: true,
+    },
+  )
+})
+
 test('every mistake has its own text, and a remedy', () => {
   const mistakes: Array<[string, string, string]> = [
     ['/srv/wal', 'repository "/srv/wal" is not a URL', 'Write "file:///srv/wal".'],
@@ -63,12 +87,37 @@ test('every mistake has its own text, and a remedy', () => {
     [
       'flie:///srv/wal',
       'repository "flie:///srv/wal" has an unknown scheme "flie"',
-      'This version knows "file:///directory".',
+      'This version knows "file:///directory" and "s3://bucket/prefix".',
+    ],
+    ['s3:bucket/wal', 'repository "s3:bucket/wal" is not a URL', s3Form],
+    ['s3:///wal', 'repository "s3:///wal" names no bucket', s3Form],
+    ['s3://b/wal', 'repository "s3://b/wal" names a bucket "b" that cannot be', s3Form],
+    ['s3://bucket:80/wal', 'repository "s3://bucket:80/wal" has a port that is none', s3Form],
+    [
+      's3://bucket/a/../b',
+      'repository "s3://bucket/a/../b" holds "." or ".."',
+      'Write the path without them.',
+    ],
+    ['s3://bucket/a#b', 'repository "s3://bucket/a?…" holds "#"', 'Percent-encode "#" as %23.'],
+    [
+      's3://bucket/wal?regoin=x',
+      'repository "s3://bucket/wal?…" has an unknown parameter "regoin"',
+      'Known are "endpoint", "region", "path_style", "ca_file", "profile", "storage_class", "sse", "kms_key_id", "tags".',
     ],
     [
-      's3://bucket/wal',
-      'repository "s3://bucket/wal" has an unknown scheme "s3"',
-      'This version knows "file:///directory".',
+      's3://bucket/wal?region=a&region=b',
+      'repository "s3://bucket/wal?…" has "region" twice',
+      'Name it once.',
+    ],
+    [
+      's3://bucket/wal?endpoint=host:9000',
+      'repository "s3://bucket/wal?…" has an endpoint that is no URL',
+      'Write "endpoint=https://host" or "endpoint=https://host:port".',
+    ],
+    [
+      's3://bucket/wal?path_style=maybe',
+      'repository "s3://bucket/wal?…" has "path_style" that is neither on nor off',
+      'Write "path_style=on" or "path_style=off".',
     ],
     [
       'file:srv/wal',
@@ -142,13 +191,13 @@ test('what may be a credential is in no message, wherever it stands', () => {
       `file://me:${secret}/+@/srv/wal`,
       'repository "file://…@/srv/wal" holds credentials\nA directory needs none.',
     ],
-    [`s3://AKIA:${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
-    [`s3://AKIA:${secret}/+@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
-    [`s3://AKIA:${secret}?x@bucket/wal`, 'repository "s3://…" has an unknown scheme "s3"'],
-    [`s3://AKIA:x#${secret}@bucket/wal`, 'repository "s3://…" has an unknown scheme "s3"'],
-    [`s3://AKIA:x@${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" has an unknown scheme "s3"'],
-    [`s3://bucket/wal?secret=${secret}`, 'repository "s3://bucket/wal?…" has an unknown scheme "s3"'],
-    [`s3://bucket/wal?secret=${secret}@x`, 'repository "s3://…" has an unknown scheme "s3"'],
+    [`s3://AKIA:${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" holds credentials'],
+    [`s3://AKIA:${secret}/+@bucket/wal`, 'repository "s3://…@bucket/wal" holds credentials'],
+    [`s3://AKIA:${secret}?x@bucket/wal`, 'repository "s3://…" holds credentials'],
+    [`s3://AKIA:x#${secret}@bucket/wal`, 'repository "s3://…" holds credentials'],
+    [`s3://AKIA:x@${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" holds credentials'],
+    [`s3://bucket/wal?secret=${secret}`, 'repository "s3://bucket/wal?…" holds credentials'],
+    [`s3://bucket/wal?secret=${secret}@x`, 'repository "s3://…" holds credentials'],
     [`me:${secret}@host:/srv/wal`, 'repository "…@host:/srv/wal" has an unknown scheme "me"'],
     [`//me:${secret}@host/wal`, 'repository "…@host/wal" is not a URL'],
     [`file:///a,s3://me:${secret}@b`, '"pgarchivist.repository" names several repositories'],

@@ -4,10 +4,11 @@ import { hostname } from 'node:os'
 import { KnownRepositoriesFile } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
-import { LocalStore } from '../repository/store/local-store.ts'
+import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { couldNot } from '../system/system-error.ts'
+import { openStore } from './open-store.ts'
 
 export interface OpenRepositoryOptions {
   /** The cluster's, which says who may read what is stored, and remembers where that is. */
@@ -36,10 +37,7 @@ export async function openRepository(
   const owner = process.geteuid?.() === 0 ? cluster : undefined
   // A command outlives an archiver that is killed, and then works beside that of the next one.
   const role = options.role === 'archive-push' ? `archive-push ${process.pid}` : (options.role ?? 'reader')
-  const store = new LocalStore({
-    files: realFiles,
-    clock: realClock,
-    directory: url.directory,
+  const store: Store = await openStore(url, {
     writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
     isGroupReadable,
     owner,

@@ -1,6 +1,5 @@
 import { availableParallelism } from 'node:os'
 import { RepositoryError } from '../repository/repository-error.ts'
-import { unfinishedWrites } from '../repository/store/unfinished-writes.ts'
 import { type VerifyProgress, verify } from '../repository/verify.ts'
 import type { VerifyReport } from '../repository/verify-report.ts'
 import { realClock } from '../system/clock.ts'
@@ -62,7 +61,7 @@ async function verifyRepository(flags: VerifyFlags): Promise<VerifyReport> {
       jobs: flags.jobs ?? availableParallelism(),
       identities: async () => identities,
       decode: flags.decode ?? false,
-      unfinishedWrites: () => unfinishedWrites(realFiles, url.directory, realClock.now() - unfinishedAfterMs),
+      unfinishedWrites: () => repository.store.unfinishedWrites(realClock.now() - unfinishedAfterMs),
       ...(progress && { progress: progress.show }),
     })
   } finally {

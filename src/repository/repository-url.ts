@@ -1,7 +1,9 @@
+import { decodeUrlPart, refuseUrl, withoutSecrets } from './refuse-url.ts'
 import { RepositoryError } from './repository-error.ts'
+import { parseS3Location, type S3Location } from './s3-location.ts'
 
 /** A place where a repository can be. */
-export type RepositoryUrl = { scheme: 'file'; directory: string }
+export type RepositoryUrl = { scheme: 'file'; directory: string } | S3Location
 
 /** The setting `pgarchivist.repository`: URLs between commas; commas inside are percent-encoded. */
 export function parseRepositoryUrls(text: string): RepositoryUrl[] {
@@ -17,50 +19,57 @@ export function parseRepositoryUrls(text: string): RepositoryUrl[] {
   return urls.map(parseRepositoryUrl)
 }
 
-/** `file:///absolute/path`. */
+const known = 'This version knows "file:///directory" and "s3://bucket/prefix".'
+
+/** `file:///absolute/path`, or the place of an object store. */
 export function parseRepositoryUrl(text: string): RepositoryUrl {
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase()
   if (scheme === undefined) {
     const hint = text.startsWith('/')
       ? `Write "file://${withoutSecrets(text)}".`
       : 'Write "file://" and an absolute path, as "file:///srv/wal".'
-    return refuse(text, 'is not a URL', hint)
+    return refuseUrl(text, 'is not a URL', hint)
   }
-  if (scheme !== 'file')
-    return refuse(text, `has an unknown scheme "${scheme}"`, 'This version knows "file:///directory".')
+  switch (scheme) {
+    case 'file':
+      return parseDirectory(text)
+    case 's3':
+      return parseS3Location(text)
+    default:
+      return refuseUrl(text, `has an unknown scheme "${scheme}"`, known)
+  }
+}
+
+function parseDirectory(text: string): RepositoryUrl {
   const match = /^file:\/\/([^/?#]*)(\/[^?#]*)([?#].*)?$/i.exec(text)
   if (match === null) {
-    return refuse(text, 'is not an absolute path', 'Write three slashes, as in "file:///srv/wal".')
+    return refuseUrl(text, 'is not an absolute path', 'Write three slashes, as in "file:///srv/wal".')
   }
   const [, host = '', path = '', rest] = match
   // A password may hold a slash.
-  if (host !== '' && text.includes('@')) return refuse(text, 'holds credentials', 'A directory needs none.')
+  if (host !== '' && text.includes('@'))
+    return refuseUrl(text, 'holds credentials', 'A directory needs none.')
   if (host !== '' && host !== 'localhost') {
-    return refuse(
+    return refuseUrl(
       text,
       `names the host "${host}"`,
       `A directory is on this machine: write "file:///${host}${path}" if that is the path.`,
     )
   }
   if (rest !== undefined)
-    return refuse(
+    return refuseUrl(
       text,
       'has a part that a directory does not take',
       'Percent-encode "?" as %3F and "#" as %23.',
     )
-  return { scheme: 'file', directory: withoutTrailingSlash(decode(text, path)) }
+  return { scheme: 'file', directory: withoutTrailingSlash(decodePath(text, path)) }
 }
 
-function decode(text: string, path: string): string {
-  let decoded: string
-  try {
-    decoded = decodeURIComponent(path)
-  } catch {
-    return refuse(text, 'has a broken percent-encoding', 'Write a percent sign as %25.')
-  }
-  if (decoded.includes('\0')) return refuse(text, 'holds a zero byte', 'No path can.')
+function decodePath(text: string, path: string): string {
+  const decoded = decodeUrlPart(text, path)
+  if (decoded.includes('\0')) return refuseUrl(text, 'holds a zero byte', 'No path can.')
   if (decoded.split('/').some(part => part === '..' || part === '.')) {
-    return refuse(text, 'holds "." or ".."', 'Write the path without them.')
+    return refuseUrl(text, 'holds "." or ".."', 'Write the path without them.')
   }
   return decoded
 }
@@ -68,18 +77,4 @@ function decode(text: string, path: string): string {
 function withoutTrailingSlash(path: string): string {
   const trimmed = path.replaceAll(/\/{2,}/g, '/').replace(/\/$/, '')
   return trimmed === '' ? '/' : trimmed
-}
-
-/** Whatever is where credentials could be is not repeated in a message. */
-function withoutSecrets(text: string): string {
-  const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(text)?.[0] ?? ''
-  const [place = '', ...rest] = text.slice(scheme.length).split(/[?#]/)
-  // A password may hold anything, also what ends a path elsewhere.
-  if (rest.some(part => part.includes('@'))) return `${scheme}…`
-  const at = place.lastIndexOf('@')
-  return `${scheme}${at < 0 ? place : `…${place.slice(at)}`}${rest.length > 0 ? '?…' : ''}`
-}
-
-function refuse(text: string, what: string, hint: string): never {
-  throw new RepositoryError('SETTINGS', `repository "${withoutSecrets(text)}" ${what}`, { hint })
 }

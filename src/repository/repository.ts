@@ -62,7 +62,7 @@ export interface FetchOptions {
 }
 
 /** WAL files in a store, each write-once under a key that depends on cluster and name only. FORMAT.md describes it. */
-export class Repository {
+export class Repository implements AsyncDisposable {
   readonly #options: RepositoryOptions
   readonly #store: Store
   readonly #identity: RepositoryIdentity
@@ -194,6 +194,11 @@ export class Repository {
   async checkObject(key: string, { object, metadata }: OpenObject, signal?: AbortSignal): Promise<void> {
     const expected = { ...encodedOf(metadata), ...(signal && { signal }) }
     await this.#naming(key, metadata, () => this.#codec.checkStored(object, expected))
+  }
+
+  /** Lets go of the store. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#store[Symbol.asyncDispose]()
   }
 
   #newObject(source: WalSource, id: string, options: ArchiveOptions): NewObject {

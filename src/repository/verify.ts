@@ -12,9 +12,8 @@ import {
 } from './object-key.ts'
 import type { Repository } from './repository.ts'
 import { RepositoryError } from './repository-error.ts'
-import type { ListedObject } from './store/store.ts'
+import type { ListedObject, UnfinishedWrite } from './store/store.ts'
 import { isUnfinishedWrite } from './store/unfinished-write.ts'
-import type { UnfinishedWrite } from './store/unfinished-writes.ts'
 import { type SurveyedCluster, surveyRepository } from './survey.ts'
 import { newestGapsHeld, type SegmentRange, segmentsIn, TimelineCheck } from './timeline-check.ts'
 import {

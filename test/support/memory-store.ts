@@ -43,6 +43,7 @@ export function hollowObject(key: string, look: ObjectLook = {}): Uint8Array {
 /** A store that holds what a function says, however much that is. */
 export class GeneratedStore implements Store {
   readonly url = 'memory:'
+  readonly features = { canBeUnmounted: false }
   /** How many objects are open, and how many were at most. */
   opened = 0
   openedMax = 0
@@ -73,6 +74,11 @@ export class GeneratedStore implements Store {
   async confirm(): Promise<never> {
     throw new Error('nothing may be changed')
   }
+  async keepsWhatIsThere(): Promise<never> {
+    throw new Error('nothing may be changed')
+  }
+  async *unfinishedWrites(): AsyncIterable<never> {}
+  async [Symbol.asyncDispose](): Promise<void> {}
 
   async open(key: string): Promise<StoredObject | undefined> {
     const content =

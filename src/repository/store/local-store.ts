@@ -5,9 +5,10 @@ import { couldNot, errnoCode, FileError, isMissing, systemErrorText } from '../.
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { ObjectDirectories, parentOf } from './object-directories.ts'
-import type { ListedObject, NewObject, PutOptions, Store, StoredObject } from './store.ts'
+import type { ListedObject, NewObject, PutOptions, Store, StoredObject, UnfinishedWrite } from './store.ts'
 import { storeFailure, throwStoreFailure } from './store-failure.ts'
 import { isUnfinishedWrite, temporaryName } from './unfinished-write.ts'
+import { unfinishedWrites } from './unfinished-writes.ts'
 
 export interface LocalStoreOptions {
   files: Files
@@ -28,6 +29,7 @@ const ofFileSystems: ReadonlySet<string> = new Set(['lost+found', '.snapshot', '
 /** Objects as files below a directory. */
 export class LocalStore implements Store {
   readonly url: string
+  readonly features = { canBeUnmounted: true }
   readonly #options: LocalStoreOptions
   readonly #files: Files
   readonly #directories: ObjectDirectories
@@ -112,6 +114,11 @@ export class LocalStore implements Store {
     }
   }
 
+  /** A name in a directory is given once. */
+  async keepsWhatIsThere(): Promise<boolean> {
+    return true
+  }
+
   async open(key: string): Promise<StoredObject | undefined> {
     try {
       const file = await this.#openUnlessMissing(key)
@@ -153,6 +160,12 @@ export class LocalStore implements Store {
       else yield { key, length }
     }
   }
+
+  unfinishedWrites(changedBeforeMs: number): AsyncIterable<UnfinishedWrite> {
+    return unfinishedWrites(this.#files, this.#root, changedBeforeMs)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
 
   async #entries(prefix: string, directory: string): Promise<Entry[]> {
     let names: string[]

@@ -4,9 +4,10 @@
  *
  * What cannot be told is an exception. Only what is provably not there is `undefined`.
  */
-export interface Store {
+export interface Store extends AsyncDisposable {
   /** For messages; holds no secret. The same for the same place. */
   readonly url: string
+  readonly features: StoreFeatures
   /**
    * Throws a `RepositoryError` that names the remedy where the place can certainly not be used. Changes nothing.
    */
@@ -17,8 +18,13 @@ export interface Store {
   mayHave(prefix: string): Promise<boolean>
   /** Resolves with `'written'` when the object would survive a power cut. One that is there stays as it is. */
   put(key: string, object: NewObject, options?: PutOptions): Promise<'written' | 'exists'>
+  /**
+   * Does `put` keep what is there, also of two who write at once? Tries it with an object that is there, of which `bytes`
+   * is the whole content. Where it does not, `put` looks before and after, which is the best that can be had.
+   */
+  keepsWhatIsThere(key: string, bytes: Uint8Array): Promise<boolean>
   /** `undefined` where there provably is no such object. */
-  open(key: string): Promise<StoredObject | undefined>
+  open(key: string, options?: OpenOptions): Promise<StoredObject | undefined>
   /**
    * Makes sure that an object which is there would survive a power cut. `'distrusted'` means that this can only be
    * had by writing it once more, with `replace`.
@@ -26,6 +32,23 @@ export interface Store {
   confirm(key: string): Promise<'durable' | 'distrusted'>
   /** All objects whose key begins with `prefix`, which is empty or ends with a slash, in the order of their keys. */
   list(prefix: string): AsyncIterable<ListedObject>
+  /** What writes have left that were cut off, of those to which nothing was added since, in milliseconds since the epoch. */
+  unfinishedWrites(changedBeforeMs: number): AsyncIterable<UnfinishedWrite>
+}
+
+/** What callers have to know of a kind of store. None of them asks which kind it is. */
+export interface StoreFeatures {
+  /**
+   * Can another place come up under the same name from one moment to the next, as where a disk is unmounted? Then the
+   * marker is looked at before and after each file.
+   */
+  canBeUnmounted: boolean
+}
+
+export interface OpenOptions {
+  /** How much is going to be read at least; for stores where each request takes its time. Default: all of it. */
+  bytesWanted?: number
+  signal?: AbortSignal | undefined
 }
 
 export interface PutOptions {
@@ -51,6 +74,13 @@ export interface StoredObject extends AsyncDisposable {
 }
 
 export interface ListedObject {
+  key: string
+  length: number
+}
+
+/** What a write has left that did not come to its end. */
+export interface UnfinishedWrite {
+  /** As the key of an object, though it is none. */
   key: string
   length: number
 }

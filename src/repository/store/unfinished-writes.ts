@@ -1,14 +1,8 @@
 import type { Files } from '../../system/files.ts'
 import { FileError, isMissing } from '../../system/system-error.ts'
+import type { UnfinishedWrite } from './store.ts'
 import { storeFailure } from './store-failure.ts'
 import { isUnfinishedWrite } from './unfinished-write.ts'
-
-/** A file that a write has left. */
-export interface UnfinishedWrite {
-  /** As a key: below the root. */
-  key: string
-  length: number
-}
 
 // CLUSTER/wal/TIMELINE/LOG. A link that leads back up must not be followed for ever.
 const depthMax = 4
