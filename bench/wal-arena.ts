@@ -32,6 +32,10 @@ export interface WalContestant {
   prepare(turn: Turn): Promise<ArchiverSettings>
   /** Is there nothing stored in the end? */
   storesNothing?: boolean
+  /** Bytes of all that is stored in the end, where that is not in the directory. */
+  stored?(turn: Turn): Promise<number[]>
+  /** Of the server, besides what all servers have. */
+  environment?: NodeJS.ProcessEnv
 }
 
 /** All directories are for this turn alone. */
@@ -140,9 +144,10 @@ export class WalArena implements AsyncDisposable {
         programDirectory: this.programDirectory,
         dataDirectory: this.dataDirectory,
         logPath: this.path('server.log'),
+        environment: contestant.environment,
       })
       try {
-        return await this.#watch(server, contestant, { archive, names, status, signal })
+        return await this.#watch(server, contestant, { ...turn, names, status, signal })
       } finally {
         // A server would not stop before they are archived.
         for (const name of names) await rm(join(status, `${name}.ready`), { force: true })
@@ -155,7 +160,7 @@ export class WalArena implements AsyncDisposable {
   async #watch(
     server: WatchedServer,
     contestant: WalContestant,
-    turn: { archive: string; names: readonly string[]; status: string; signal: AbortSignal },
+    turn: Turn & { names: readonly string[]; status: string; signal: AbortSignal },
   ): Promise<WalDrain> {
     const { archive, names, status, signal } = turn
     const deadline = server.startedAt + Math.max(limitMsMin, names.length * limitMsPerSegment)
@@ -179,7 +184,7 @@ export class WalArena implements AsyncDisposable {
     const { largest, together } = server.peakMegabytes
     const missing = names.find(name => !existsSync(join(status, `${name}.done`)))
     if (missing !== undefined) throw new Error(`${contestant.name} has left out "${missing}"`)
-    const stored = await sizesBelow(archive)
+    const stored = (await contestant.stored?.(turn)) ?? (await sizesBelow(archive))
     if (contestant.storesNothing !== true && stored.length < names.length) {
       throw new Error(`${contestant.name} has stored ${stored.length} files of ${names.length}`)
     }

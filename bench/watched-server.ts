@@ -29,6 +29,8 @@ export interface WatchedServerOptions {
   programDirectory: string
   dataDirectory: string
   logPath: string
+  /** Besides what all servers have. */
+  environment?: NodeJS.ProcessEnv | undefined
 }
 
 export class WatchedServer implements AsyncDisposable {
@@ -51,7 +53,7 @@ export class WatchedServer implements AsyncDisposable {
     const startedAt = Date.now()
     const child = spawn(reaper, [join(programDirectory, 'postgres'), '-D', dataDirectory], {
       ...unprivileged,
-      env: unprivilegedEnvironment,
+      env: { ...unprivilegedEnvironment, ...options.environment },
       cwd: '/',
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
