@@ -62,6 +62,11 @@ export interface RemoteDriver extends AsyncDisposable {
   }
 }
 
+/** Sends each request once, as the driver does. */
+export function sendTo({ handlers }: Pick<RemoteDriver, 'handlers'>): Send {
+  return (kind, request, signal) => handlers[kind](request, signal)
+}
+
 export interface RemoteFeatures {
   /** Does `put` keep what is there, also when two come at once? `'unproven'`: some servers of this kind ignore the condition. */
   putKeeps: true | 'unproven'
@@ -70,6 +75,8 @@ export interface RemoteFeatures {
   /** All parts but the last have at least so many bytes. */
   partBytesMin: number
   partsMax: number
+  /** As in `StoreFeatures`; where it is not given, nobody can unmount it. */
+  canBeUnmounted?: boolean
 }
 
 export interface PutRequest {
@@ -119,6 +126,8 @@ export interface EndUploadRequest {
   parts: readonly string[]
   /** Of the object. */
   length: number
+  /** As in `PutRequest`. */
+  replace?: boolean
 }
 
 export interface BegunUpload {
