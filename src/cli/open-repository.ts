@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { KnownRepositoriesFile } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
+import type { RepositoryWarning } from '../repository/repository-identity.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
@@ -20,6 +21,8 @@ export interface OpenRepositoryOptions {
   role?: 'module' | 'archive-push' | 'ahead of archive-push' | 'reader'
   /** Told when a new repository was begun. */
   created?: (url: string, id: string) => void
+  /** Told once of a store that replaces what is there, for the log. */
+  unguarded?: (warning: RepositoryWarning) => void
 }
 
 /** The repository at a URL, over the real disk. Nothing is read or written before it is used. */
@@ -27,7 +30,7 @@ export async function openRepository(
   url: RepositoryUrl,
   options: OpenRepositoryOptions,
 ): Promise<Repository> {
-  const { dataDirectory, created } = options
+  const { dataDirectory, created, unguarded } = options
   const cluster =
     dataDirectory === undefined
       ? undefined
@@ -52,6 +55,7 @@ export async function openRepository(
         ? undefined
         : new KnownRepositoriesFile({ files: realFiles, dataDirectory, isGroupReadable, owner }),
     ...(created && { created }),
+    ...(unguarded && { unguarded }),
   })
 }
 
