@@ -25,6 +25,11 @@ export interface OpenRepositoryOptions {
   unguarded?: (warning: RepositoryWarning) => void
 }
 
+/** A file that is archived may wait: the server has it for as long as it takes. */
+const writerRetryMs = 60_000
+/** A server in recovery stands still for as long as it waits. */
+const readerRetryMs = 20_000
+
 /** The repository at a URL, over the real disk. Nothing is read or written before it is used. */
 export async function openRepository(
   url: RepositoryUrl,
@@ -44,6 +49,7 @@ export async function openRepository(
     writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
     isGroupReadable,
     owner,
+    retryMs: options.role === undefined || options.role === 'reader' ? readerRetryMs : writerRetryMs,
   })
   return new Repository({
     store,

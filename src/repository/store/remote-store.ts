@@ -5,7 +5,7 @@ import { KeepingTrial } from './keeping-trial.ts'
 import { MemoryBudget, type MemoryShare } from './memory-budget.ts'
 import { pieceBytes, RemoteObject } from './remote-object.ts'
 import { type Collected, RemoteWrite } from './remote-write.ts'
-import type { Answers, RemoteFeatures, Send } from './requests.ts'
+import { type Answers, type RemoteDriver, type RemoteFeatures, type Send, sendTo } from './requests.ts'
 import type {
   ListedObject,
   NewObject,
@@ -16,6 +16,11 @@ import type {
   StoreFeatures,
   UnfinishedWrite,
 } from './store.ts'
+import { RequestCounts, withCounts } from './with-counts.ts'
+import { withDeadline } from './with-deadline.ts'
+import { withHedging } from './with-hedging.ts'
+import { withLimit } from './with-limit.ts'
+import { withRetries } from './with-retries.ts'
 
 export interface RemoteStoreOptions {
   url: string
@@ -286,4 +291,27 @@ export class RemoteStore implements Store {
 function startOf({ front, ...rest }: Collected): Uint8Array {
   const body = rest.kind === 'whole' ? rest.body : rest.firstPart
   return Buffer.concat([front, ...body]).subarray(0, Math.max(front.length, lookBytes))
+}
+
+export interface RemoteOptions {
+  clock: Clock
+  /** From 0 up to, not including, 1. */
+  random: () => number
+  /** For how long a request that fails is sent again. */
+  retryMs: number
+  counts?: RequestCounts
+  budget?: MemoryBudget
+}
+
+/** The store that a driver drives, with all that makes one request out of several which may fail. */
+export function remoteStore(driver: RemoteDriver, options: RemoteOptions): RemoteStore {
+  const { clock, random, retryMs, budget, counts = new RequestCounts() } = options
+  const { url, features } = driver
+  let send = withCounts(sendTo(driver), { counts, clock })
+  send = withDeadline(send, { url, clock })
+  send = withHedging(send, { clock, hedged: kind => counts.of(kind).hedges++ })
+  send = withLimit(send, { clock })
+  send = withRetries(send, { clock, random, totalMs: retryMs, retried: kind => counts.of(kind).retries++ })
+  const close = async () => await driver[Symbol.asyncDispose]()
+  return new RemoteStore({ url, features, send, clock, close, ...(budget && { budget }) })
 }

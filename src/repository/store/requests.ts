@@ -4,7 +4,7 @@ import type { ListedObject } from './store.ts'
  * What a store is asked across a network, one request at a time. `RemoteStore` makes a `Store` of it; deadlines, retries,
  * limits, faults and counts are functions around `Send`.
  *
- * Each request may be sent again whatever became of it the first time: nothing is replaced that is there, and whoever is
+ * Each request may be sent again whatever became of it the first time, also while that one is still on its way: nothing is replaced that is there, and whoever is
  * told `'exists'` looks at what it is.
  *
  * What cannot be told is thrown, as a `RequestError` where trying again may help. Only a provable absence is `undefined`.
