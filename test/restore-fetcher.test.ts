@@ -245,6 +245,13 @@ test('at a segment that is not there it stops, and tries again only when the ser
 
   await stage.spool.writePosition(nameOf(4), 'mark', process.pid)
   await stage.hasFetched(range(5, 6))
+  // Where one was not there, those behind it are not asked for before there is one again: each costs a request.
+  await until('the end is found', () => stage.archive.asked.includes(nameOf(7)) && stage.archive.atOnce === 0)
+  stage.archive.asked.length = 0
+  const last = stage.now
+  await stage.spool.writePosition(nameOf(8), 'mark', process.pid)
+  await until('more looks', () => stage.now > last + 20)
+  assert.deepEqual(stage.archive.asked, [nameOf(9)])
 })
 
 test('what cannot be fetched is left for the server to find out, and what was begun of it is removed', async () => {
@@ -254,11 +261,41 @@ test('what cannot be fetched is left for the server to find out, and what was be
   stage.archive.before = name => {
     if (name === nameOf(3)) throw new Error('the repository cannot be reached')
   }
-  stage.start(nameOf(0), { filesAtOnce: 1 })
-  await stage.hasFetched(range(1, 2))
+  stage.start(nameOf(0))
+  // It fails none of the others.
+  await stage.hasFetched([...range(1, 2), ...range(4, 8)])
   stage.archive.before = before
   await stage.spool.writePosition(nameOf(3), 'mark', process.pid)
   await stage.hasFetched(range(4, 9))
+})
+
+test('where nothing can be fetched, it stops before it has tried everything', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 9)
+  stage.archive.before = () => {
+    throw new Error('the repository cannot be reached')
+  }
+  stage.start(nameOf(0), { filesAtOnce: 3 })
+  const then = stage.now
+  await until('some looks', () => stage.now > then + 20)
+  assert.ok(stage.archive.asked.length < 6, `${stage.archive.asked.length} were tried`)
+})
+
+test('a file that takes its time holds up no other', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const { promise: held, resolve: go } = Promise.withResolvers<void>()
+  stage.archive.before = async name => {
+    if (name === nameOf(2)) await held
+  }
+  stage.start(nameOf(0))
+  const others = [nameOf(1), ...range(3, 8)]
+  await until('the others', async () => {
+    const there = await stage.segments()
+    return others.every(name => there.includes(name))
+  })
+  go()
+  await stage.hasFetched(range(1, 8))
 })
 
 test('it follows the server to another place and another timeline, and throws away what leads nowhere', async () => {

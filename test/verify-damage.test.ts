@@ -28,7 +28,7 @@ function repositoryOf(content: Uint8Array): Repository {
       each => (each === key ? content : undefined),
       () => content.length,
     ),
-    clock: { now: () => 0 },
+    clock: { now: () => 0, monotonic: () => 0 },
     newId: () => '',
     writer: 'a test',
   })
@@ -272,7 +272,12 @@ test('a fault of the program is not told as damage', async () => {
       throw new TypeError('a fault')
     },
   )
-  const repository = new Repository({ store, clock: { now: () => 0 }, newId: () => '', writer: 'a test' })
+  const repository = new Repository({
+    store,
+    clock: { now: () => 0, monotonic: () => 0 },
+    newId: () => '',
+    writer: 'a test',
+  })
   const options = { repository, clock: { sleep: async () => undefined }, jobs: 1, decode: false }
   await assert.rejects(verify({ ...options, identities: async () => [] }), TypeError)
 })

@@ -69,7 +69,9 @@ async function run({ flags, workingDirectory, dest, name, segmentBytes }: Fetche
     walDirectory,
     segmentBytes,
     position: name,
-    filesAtOnce: Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
+    filesAtOnce:
+      repository.store.features.filesAtOnce ??
+      Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
     limitBytes: settings.spoolLimitBytes,
     recovery,
     haveSettingsChanged: async () => {

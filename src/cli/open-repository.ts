@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { KnownRepositoriesFile } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
+import type { RepositoryWarning } from '../repository/repository-identity.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
@@ -20,14 +21,21 @@ export interface OpenRepositoryOptions {
   role?: 'module' | 'archive-push' | 'ahead of archive-push' | 'reader'
   /** Told when a new repository was begun. */
   created?: (url: string, id: string) => void
+  /** Told once of a store that replaces what is there, for the log. */
+  unguarded?: (warning: RepositoryWarning) => void
 }
+
+/** A file that is archived may wait: the server has it for as long as it takes. */
+const writerRetryMs = 60_000
+/** A server in recovery stands still for as long as it waits. */
+const readerRetryMs = 20_000
 
 /** The repository at a URL, over the real disk. Nothing is read or written before it is used. */
 export async function openRepository(
   url: RepositoryUrl,
   options: OpenRepositoryOptions,
 ): Promise<Repository> {
-  const { dataDirectory, created } = options
+  const { dataDirectory, created, unguarded } = options
   const cluster =
     dataDirectory === undefined
       ? undefined
@@ -41,6 +49,7 @@ export async function openRepository(
     writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
     isGroupReadable,
     owner,
+    retryMs: options.role === undefined || options.role === 'reader' ? readerRetryMs : writerRetryMs,
   })
   return new Repository({
     store,
@@ -52,6 +61,7 @@ export async function openRepository(
         ? undefined
         : new KnownRepositoriesFile({ files: realFiles, dataDirectory, isGroupReadable, owner }),
     ...(created && { created }),
+    ...(unguarded && { unguarded }),
   })
 }
 

@@ -1,15 +1,22 @@
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import { LocalStore, type LocalStoreOptions } from '../repository/store/local-store.ts'
+import { remoteStore } from '../repository/store/remote-store.ts'
+import type { RemoteDriver } from '../repository/store/requests.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 
-/** The store at a URL. What only one kind of store needs is loaded when that kind is used. */
-export async function openStore(
-  url: RepositoryUrl,
-  options: Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner'>,
-): Promise<Store> {
+export interface OpenStoreOptions extends Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner'> {
+  /** For how long a request across a network is sent again when it fails. */
+  retryMs: number
+}
+
+/**
+ * The store at a URL. What only one kind of store needs is loaded when that kind is used: its case imports its driver
+ * from there (`await import`) and hands it to `acrossNetwork`.
+ */
+export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): Promise<Store> {
   switch (url.scheme) {
     case 'file':
       return new LocalStore({ ...options, files: realFiles, clock: realClock, directory: url.directory })
@@ -18,4 +25,9 @@ export async function openStore(
     default:
       return url satisfies never
   }
+}
+
+/** Each store has a memory budget of its own, so that what is read from one can be written to another. */
+export function acrossNetwork(driver: RemoteDriver, { retryMs }: Pick<OpenStoreOptions, 'retryMs'>): Store {
+  return remoteStore(driver, { clock: realClock, random: Math.random, retryMs })
 }

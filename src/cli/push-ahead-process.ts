@@ -16,7 +16,7 @@ import { pushTarget } from './archive-push-command.ts'
 import { isAlive } from './running-server.ts'
 
 const idleMs = 60_000
-const filesAtOnce = 4 // as "pgarchivist.archive_ahead" has it by default
+const filesAtOnceLocal = 4 // as "pgarchivist.archive_ahead" has it by default
 const lookMs = 1_000
 
 const [walDirectory = '', notesDirectory = ''] = process.argv.slice(2)
@@ -61,7 +61,7 @@ async function run(): Promise<void> {
     archiveFile: async (name, file) => {
       await repository.archive(walSource(realFiles, name, file), options)
     },
-    filesAtOnce,
+    filesAtOnce: repository.store.features.filesAtOnce ?? filesAtOnceLocal,
     idleMs,
     mayGoOn,
   })

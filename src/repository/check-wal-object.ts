@@ -32,7 +32,8 @@ export async function checkWalObject(
 ): Promise<CheckedObject> {
   let metadata: ObjectMetadata | undefined
   try {
-    const opened = await repository.open(key)
+    // Where it is decoded, it is opened once more for that.
+    const opened = await repository.open(key, decode && { bytesWanted: metadataBlockBytes })
     if (opened === undefined) return { kind: 'removed' }
     await using _object = opened.object
     metadata = opened.metadata

@@ -7,7 +7,7 @@ import type { NewObject, Store } from './store/store.ts'
 
 export interface RepositoryIdentityOptions {
   store: Store
-  clock: Pick<Clock, 'now'>
+  clock: Pick<Clock, 'now' | 'monotonic'>
   /** Makes a text that nobody has made before, for a new repository. */
   newId: () => string
   /** What is written into what we store: the name and version of the program. */
@@ -16,7 +16,19 @@ export interface RepositoryIdentityOptions {
   known?: KnownRepositories | undefined
   /** Told when a new repository was begun. */
   created?: ((url: string, id: string) => void) | undefined
+  /** Told once of a store that replaces what is there, for the log. */
+  unguarded?: ((warning: RepositoryWarning) => void) | undefined
 }
+
+/** What an operator should know although it is no failure. */
+export interface RepositoryWarning {
+  message: string
+  detail: string
+  hint: string
+}
+
+/** How long a look at the marker is good for, where no disk can be unmounted. */
+const lookMs = 10_000
 
 /**
  * Knows by the marker which repository is at a place, begins one where there is none, and notices when it is gone or
@@ -31,7 +43,13 @@ export class RepositoryIdentity {
   #remembered: string | undefined
   // Each under way at most once, however many files are archived at the same time.
   #beginning: Promise<string> | undefined
+  #proving: Promise<void> | undefined
   #remembering: Promise<void> = Promise.resolve()
+  /** The last look at the marker, and when it began. */
+  #look: { atMs: number; id: Promise<string | undefined> } | undefined
+  /** What the marker was when it was read last. */
+  #bytes: Uint8Array | undefined
+  #isUnguarded = false
 
   constructor(options: RepositoryIdentityOptions) {
     this.#options = options
@@ -42,9 +60,12 @@ export class RepositoryIdentity {
     return this.#store.url
   }
 
-  /** The id of the repository. Throws where there is none, or another one than before. */
+  /**
+   * The id of the repository. Throws where there is none, or another one than before. Where nothing can be unmounted, a
+   * look of the last ten seconds will do, also one for another file.
+   */
   async require(): Promise<string> {
-    const id = await this.read()
+    const id = await this.#seen()
     if (id !== undefined) return id
     throw new RepositoryError(
       'NO_MARKER',
@@ -54,9 +75,34 @@ export class RepositoryIdentity {
 
   /** The same for somebody who stores something: begins a new one in an empty place, and remembers which one it is. */
   async requireOrBegin(): Promise<string> {
-    const id = (await this.read()) ?? (await this.#beginOnce())
+    const id = (await this.#seen()) ?? (await this.#beginOnce())
     await this.#remember(id)
+    await this.#prove()
     return id
+  }
+
+  /** Something has failed: what was seen before does not count any more. */
+  forget(): void {
+    this.#look = undefined
+  }
+
+  async #seen(): Promise<string | undefined> {
+    const atMs = this.#options.clock.monotonic()
+    const last = this.#look
+    if (last !== undefined && atMs - last.atMs < lookMs) return await last.id
+    const id = this.read()
+    if (this.#store.features.canBeUnmounted) return await id
+    const look = { atMs, id }
+    this.#look = look
+    try {
+      const seen = await id
+      // What is not there may come at any moment.
+      if (seen === undefined && this.#look === look) this.forget()
+      return seen
+    } catch (thrown) {
+      if (this.#look === look) this.forget()
+      throw thrown
+    }
   }
 
   /** The id of the repository; `undefined` where there is none. Throws where it is another one than before. */
@@ -79,6 +125,7 @@ export class RepositoryIdentity {
     }
     if (id !== this.#id) await this.#requireExpected(id)
     this.#id = id
+    this.#bytes = bytes
     return id
   }
 
@@ -137,6 +184,33 @@ export class RepositoryIdentity {
     if (object === undefined) return undefined
     const buffer = Buffer.alloc(markerBytesMax)
     return buffer.subarray(0, await object.read(buffer))
+  }
+
+  /** Once, and again only if it could not be told. */
+  async #prove(): Promise<void> {
+    const bytes = this.#bytes
+    if (bytes === undefined) return
+    this.#proving ??= this.#tryToReplace(bytes).catch(thrown => {
+      this.#proving = undefined
+      throw thrown
+    })
+    await this.#proving
+  }
+
+  async #tryToReplace(bytes: Uint8Array): Promise<void> {
+    const warn = () => this.#warn()
+    if (!(await this.#store.keepsWhatIsThere(markerKey, bytes, warn))) warn()
+  }
+
+  #warn(): void {
+    if (this.#isUnguarded) return
+    this.#isUnguarded = true
+    this.#options.unguarded?.({
+      message: `repository "${this.#url}" cannot keep two servers from archiving different files under one name`,
+      detail:
+        'Its store replaces objects that it was told to keep. Each file is looked for before it is stored and read back afterwards, but of two that are stored at the same moment one may replace the other.',
+      hint: 'Let one server only archive to it, or use a store with conditional writes ("If-None-Match: *").',
+    })
   }
 
   #beginOnce(): Promise<string> {

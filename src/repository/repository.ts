@@ -12,14 +12,14 @@ import {
 } from './metadata-block.ts'
 import { isSystemIdentifier, walObjectKey, walPrefix } from './object-key.ts'
 import { RepositoryError, type RepositoryErrorCode } from './repository-error.ts'
-import { RepositoryIdentity } from './repository-identity.ts'
-import type { NewObject, Store, StoredObject } from './store/store.ts'
+import { RepositoryIdentity, type RepositoryWarning } from './repository-identity.ts'
+import type { NewObject, OpenOptions, Store, StoredObject } from './store/store.ts'
 import { type WalCodec, walCodec } from './wal-codec.ts'
 import { type Cluster, hasPageHeader, originBytes, requireOrigin } from './wal-origin.ts'
 
 export interface RepositoryOptions {
   store: Store
-  clock: Pick<Clock, 'now'>
+  clock: Pick<Clock, 'now' | 'monotonic'>
   /** Makes a text that nobody has made before, for a new repository. */
   newId: () => string
   /** What is written into what we store: the name and version of the program. */
@@ -28,6 +28,8 @@ export interface RepositoryOptions {
   known?: KnownRepositories | undefined
   /** Told when a new repository was begun. */
   created?: (url: string, id: string) => void
+  /** Told once of a store that replaces what is there, for the log. */
+  unguarded?: (warning: RepositoryWarning) => void
   codec?: WalCodec
 }
 
@@ -98,6 +100,7 @@ export class Repository implements AsyncDisposable {
     try {
       return await this.#archive(key, source, options)
     } catch (thrown) {
+      this.#identity.forget()
       throw asArchiveError(name, thrown, options.signal)
     }
   }
@@ -132,15 +135,25 @@ export class Repository implements AsyncDisposable {
    * `identities` throw; what was handed over before must not be used.
    */
   async fetch(options: FetchOptions, sink: ByteSink): Promise<boolean> {
-    const { systemIdentifier, name, signal } = options
+    const { systemIdentifier, name } = options
     if (walFileKind(name) === undefined) {
       throw new RepositoryError('SETTINGS', `"${name}" is not the name of a WAL file`, {
         hint: 'Only segments, timeline histories, backup histories and partial segments can be there.',
       })
     }
     const key = keyOf(systemIdentifier, name)
-    const id = await this.#identity.require()
-    await using object = await this.#store.open(key)
+    try {
+      return await this.#fetch(key, options, sink)
+    } catch (thrown) {
+      this.#identity.forget()
+      throw thrown
+    }
+  }
+
+  async #fetch(key: string, options: FetchOptions, sink: ByteSink): Promise<boolean> {
+    const { systemIdentifier, name, signal } = options
+    const { id, opened } = await this.#openWithMarker(key, signal)
+    await using object = opened
     if (object === undefined) {
       const hasCluster = await this.#store.mayHave(walPrefix(systemIdentifier))
       // What is missing because the disk is missing is not missing.
@@ -167,6 +180,20 @@ export class Repository implements AsyncDisposable {
     return true
   }
 
+  /** Asks for both at once, because each may take its time. Without a marker nothing is said of the object. */
+  async #openWithMarker(key: string, signal: AbortSignal | undefined) {
+    const opening = this.#store.open(key, { signal })
+    opening.catch(() => {}) // told when the marker was seen
+    try {
+      const id = await this.#identity.require()
+      return { id, opened: await opening }
+    } catch (thrown) {
+      const opened = await opening.catch(() => undefined)
+      await opened?.[Symbol.asyncDispose]()
+      throw thrown
+    }
+  }
+
   /** Throws a `RepositoryError` where it is certain that nothing could be archived here. Changes nothing. */
   async inspect(): Promise<void> {
     await this.#store.inspect()
@@ -179,8 +206,8 @@ export class Repository implements AsyncDisposable {
   }
 
   /** Reads what an object says of itself, and hands it back open behind that. `undefined` where it is not there. */
-  async open(key: string): Promise<OpenObject | undefined> {
-    const object = await this.#store.open(key)
+  async open(key: string, options: OpenOptions = {}): Promise<OpenObject | undefined> {
+    const object = await this.#store.open(key, options)
     if (object === undefined) return undefined
     try {
       return { object, metadata: await this.#metadata(key, object) }
@@ -278,7 +305,7 @@ export class Repository implements AsyncDisposable {
   /** Of an object that is there. Throws unless all of it is what was stored. */
   async #checkedMetadata(key: string, signal: AbortSignal | undefined): Promise<ObjectMetadata> {
     try {
-      const opened = await this.open(key)
+      const opened = await this.open(key, { signal })
       if (opened === undefined) {
         throw new RepositoryError('UNREACHABLE', `"${key}" was in repository "${this.url}", and is gone`)
       }

@@ -3,7 +3,7 @@ import { segmentName, segmentPosition } from '../wal/segment-position.ts'
 import { parseTimelineHistory, type TimelineSwitch, timelineOf } from '../wal/timeline-history.ts'
 import { type WalFileKind, walFileKind } from '../wal/wal-file-name.ts'
 import { mapInOrder } from './map-in-order.ts'
-import type { ObjectMetadata } from './metadata-block.ts'
+import { metadataBlockBytes, type ObjectMetadata } from './metadata-block.ts'
 import { parseWalObjectKey, type WalObject } from './object-key.ts'
 import type { Repository } from './repository.ts'
 import { RepositoryError } from './repository-error.ts'
@@ -225,7 +225,7 @@ export function segmentBytesIn(metadata: ObjectMetadata): number | undefined {
 
 async function segmentBytesOf(repository: Repository, { key }: ListedObject): Promise<number | undefined> {
   try {
-    const opened = await repository.open(key)
+    const opened = await repository.open(key, { bytesWanted: metadataBlockBytes })
     if (opened === undefined) return undefined
     await using _object = opened.object
     return segmentBytesIn(opened.metadata)

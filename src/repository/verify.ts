@@ -418,7 +418,7 @@ class Verification {
   async #isThere({ systemIdentifier, name }: WalObject): Promise<boolean> {
     const key = walObjectKey(systemIdentifier, name)
     try {
-      await using object = await this.#repository.store.open(key)
+      await using object = await this.#repository.store.open(key, { bytesWanted: 1 })
       return object !== undefined
     } catch (thrown) {
       if (!(thrown instanceof RepositoryError)) throw thrown

@@ -51,8 +51,8 @@ export interface FetcherOptions {
  *
  * It knows the way from the last segment that was asked for: the next number, on the newest timeline that the server
  * has a history of. When something else is asked for, it goes on from there. A segment that is not in the
- * repository or cannot be fetched ends the window; it is tried again only when the server has got that far by itself,
- * so that nobody is ever told from here that something is not there.
+ * repository ends the window, one that cannot be fetched is left out. Both are tried again only when the server has got
+ * that far by itself, so that nobody is ever told from here that something is not there.
  */
 export class Fetcher {
   readonly #options: FetcherOptions
@@ -62,7 +62,10 @@ export class Fetcher {
   #lastTakenMs: number
   readonly #ready = new Set<string>()
   readonly #fetching = new Map<string, Promise<void>>()
-  readonly #halted = new Set<string>()
+  readonly #missing = new Set<string>()
+  readonly #failed = new Set<string>()
+  /** Was the last one that was asked for not there? Then its followers hardly are. */
+  #isAtEnd = false
   #histories: TimelineBegin[][] = []
   readonly #abort = new AbortController()
   #wake: () => void = () => {}
@@ -181,7 +184,8 @@ export class Fetcher {
     const position = await spool.readPosition()
     if (position !== undefined && position.text !== this.#positionText) {
       this.#positionText = position.text
-      this.#halted.clear()
+      this.#missing.clear()
+      this.#failed.clear()
       got.push(segmentPosition(position.name, segmentBytes))
     }
     if (got.length === 0) return
@@ -200,8 +204,10 @@ export class Fetcher {
       await removeIfThere(files, spool.verifiedPath(name))
     }
     for (const name of names) {
-      if (this.#ready.has(name) || this.#fetching.has(name)) continue
-      if (this.#halted.has(name) || this.#fetching.size >= filesAtOnce) return
+      if (this.#ready.has(name) || this.#fetching.has(name) || this.#failed.has(name)) continue
+      // Where as many have failed it is not a matter of single files.
+      if (this.#missing.has(name) || this.#failed.size >= filesAtOnce) return
+      if (this.#fetching.size >= (this.#isAtEnd ? 1 : filesAtOnce)) return
       if ((this.#ready.size + this.#fetching.size + 1) * segmentBytes > limitBytes) return
       if (!(await this.#hasRoom())) return
       this.#fetching.set(
@@ -243,8 +249,9 @@ export class Fetcher {
         onlooker: (bytes: Uint8Array) => void hash.update(bytes),
         signal: this.#abort.signal,
       }
-      if (!(await fetchWhole(files, target, source, name, options))) {
-        this.#halted.add(name)
+      this.#isAtEnd = !(await fetchWhole(files, target, source, name, options))
+      if (this.#isAtEnd) {
+        this.#missing.add(name)
         return
       }
       const identity = await spool.fileIdentity(self.boot, name)
@@ -253,7 +260,7 @@ export class Fetcher {
       this.#ready.add(name)
       await spool.writeVerified(name, { identity, digest, source: sourceMark }, self.pid)
     } catch {
-      this.#halted.add(name)
+      this.#failed.add(name)
     }
   }
 }

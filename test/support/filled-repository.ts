@@ -165,7 +165,7 @@ function open(files: Files, directory: string): Repository {
       writer: 'a test',
       isGroupReadable: false,
     }),
-    clock: { now: () => testTime },
+    clock: { now: () => testTime, monotonic: () => testTime },
     newId: () => '01234567-89ab-4cde-8f01-23456789abcd',
     writer: 'pgarchivist test',
   })

@@ -59,7 +59,7 @@ export function archivingServer(options: ServerOptions) {
   })
   const repository = new Repository({
     store,
-    clock: { now },
+    clock: { now, monotonic: now },
     newId,
     writer: 'pgarchivist test',
     known: options.forgets

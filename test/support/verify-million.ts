@@ -51,7 +51,12 @@ let progressed = 0
 let totals = 0
 let heldMax = 0
 const report = await verify({
-  repository: new Repository({ store, clock: { now: () => 0 }, newId: () => '', writer: 'a test' }),
+  repository: new Repository({
+    store,
+    clock: { now: () => 0, monotonic: () => 0 },
+    newId: () => '',
+    writer: 'a test',
+  }),
   clock: { sleep: async () => undefined },
   jobs: Number(process.argv[2]),
   identities: async () => [],

@@ -4,7 +4,7 @@ import type { ListedObject } from './store.ts'
  * What a store is asked across a network, one request at a time. `RemoteStore` makes a `Store` of it; deadlines, retries,
  * limits, faults and counts are functions around `Send`.
  *
- * Each request may be sent again whatever became of it the first time: nothing is replaced that is there, and whoever is
+ * Each request may be sent again whatever became of it the first time, also while that one is still on its way: nothing is replaced that is there, and whoever is
  * told `'exists'` looks at what it is.
  *
  * What cannot be told is thrown, as a `RequestError` where trying again may help. Only a provable absence is `undefined`.
@@ -62,6 +62,11 @@ export interface RemoteDriver extends AsyncDisposable {
   }
 }
 
+/** Sends each request once, as the driver does. */
+export function sendTo({ handlers }: Pick<RemoteDriver, 'handlers'>): Send {
+  return (kind, request, signal) => handlers[kind](request, signal)
+}
+
 export interface RemoteFeatures {
   /** Does `put` keep what is there, also when two come at once? `'unproven'`: some servers of this kind ignore the condition. */
   putKeeps: true | 'unproven'
@@ -70,6 +75,8 @@ export interface RemoteFeatures {
   /** All parts but the last have at least so many bytes. */
   partBytesMin: number
   partsMax: number
+  /** As in `StoreFeatures`; where it is not given, nobody can unmount it. */
+  canBeUnmounted?: boolean
 }
 
 export interface PutRequest {
@@ -119,6 +126,8 @@ export interface EndUploadRequest {
   parts: readonly string[]
   /** Of the object. */
   length: number
+  /** As in `PutRequest`. */
+  replace?: boolean
 }
 
 export interface BegunUpload {
