@@ -1,0 +1,412 @@
+// How a store across a network is used: what is asked, how often, and what is made of the answers.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { encodeMarker } from '../src/repository/marker.ts'
+import { markerKey, walObjectKey } from '../src/repository/object-key.ts'
+import { Repository } from '../src/repository/repository.ts'
+import type { RepositoryWarning } from '../src/repository/repository-identity.ts'
+import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
+import { MemoryDriver, type MemoryDriverOptions } from '../src/repository/store/memory-driver.ts'
+import { RemoteStore, remoteStore } from '../src/repository/store/remote-store.ts'
+import { type RequestKind, type Requests, type Send, sendTo } from '../src/repository/store/requests.ts'
+import type { NewObject } from '../src/repository/store/store.ts'
+import { RequestCounts } from '../src/repository/store/with-counts.ts'
+import { SimulatedClock } from '../src/system/simulated-clock.ts'
+import { synchronousCodec } from './simulation/repository-codec.ts'
+import { noise } from './support/coded-bytes.ts'
+import { anyId, archiveOptions, failure } from './support/repository-stage.ts'
+import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
+
+const megabyte = 1024 ** 2
+const names = Array.from({ length: 40 }, (_, index) => (index + 1).toString(16).toUpperCase())
+const nameOf = (index: number) => `0000000100000000000000${(names[index] ?? '').padStart(2, '0')}`
+const keyOf = (name: string) => walObjectKey(anySystemIdentifier, name)
+const unproven: Partial<MemoryDriverOptions> = {
+  features: { putKeeps: 'unproven', endUploadKeeps: 'unproven' },
+}
+const replacing: Partial<MemoryDriverOptions> = { ...unproven, replaces: { put: true, endUpload: true } }
+
+type Asked = { [K in RequestKind]: [kind: K, request: Requests[K]] }[RequestKind]
+
+class Stage {
+  readonly clock = new SimulatedClock()
+  readonly driver: MemoryDriver
+  readonly budget = new MemoryBudget()
+  /** What was asked, in order. */
+  asked: Asked[] = []
+  /** Comes before a request is done, and may throw or change the store. */
+  before: (asked: Asked) => Promise<void> | void = () => {}
+
+  constructor(options: Partial<MemoryDriverOptions> = {}) {
+    this.driver = new MemoryDriver({ clock: this.clock, ...options })
+  }
+
+  get kinds(): string[] {
+    return this.asked.map(([kind]) => kind)
+  }
+
+  store(): RemoteStore {
+    const send: Send = async (kind, request, signal) => {
+      const asked = [kind, request] as unknown as Asked
+      this.asked.push(asked)
+      await this.before(asked)
+      signal?.throwIfAborted()
+      return await sendTo(this.driver)(kind, request, signal)
+    }
+    const { url, features } = this.driver
+    return new RemoteStore({ url, features, send, clock: this.clock, budget: this.budget })
+  }
+
+  repository(more: { unguarded?: (warning: RepositoryWarning) => void } = {}): Repository {
+    return new Repository({
+      store: this.store(),
+      clock: this.clock,
+      newId: () => anyId,
+      writer: 'pgarchivist test',
+      codec: synchronousCodec,
+      ...more,
+    })
+  }
+}
+
+function objectOf(content: Uint8Array, frontBytes = Math.min(4_096, content.length)): NewObject {
+  return {
+    frontBytes,
+    write: async append => {
+      for (let at = frontBytes; at < content.length; at += megabyte)
+        await append(content.slice(at, Math.min(content.length, at + megabyte)))
+      return content.subarray(0, frontBytes)
+    },
+  }
+}
+
+function sourceOf(name: string, content = walSegment({ name })) {
+  return {
+    name,
+    open: async () => {
+      let at = 0
+      return {
+        stat: async () => ({
+          size: content.length,
+          modifiedNs: 1n,
+          changedNs: 1n,
+          inode: 1n,
+          device: 1n,
+        }),
+        read: async (buffer: Uint8Array) => {
+          const bytes = content.subarray(at, at + buffer.length)
+          buffer.set(bytes)
+          at += bytes.length
+          return bytes.length
+        },
+        [Symbol.asyncDispose]: async () => {},
+      }
+    },
+  }
+}
+
+async function fetched(repository: Repository, name: string): Promise<Buffer | undefined> {
+  const pieces: Uint8Array[] = []
+  const request = { systemIdentifier: anySystemIdentifier, name, identities: async () => [] }
+  const isThere = await repository.fetch(request, async bytes => void pieces.push(bytes))
+  return isThere ? Buffer.concat(pieces) : undefined
+}
+
+// What a file costs
+
+test('a file is archived with one request, after those that come with the first of a process', async () => {
+  for (const options of [{}, unproven]) {
+    const stage = new Stage(options)
+    const repository = stage.repository()
+    await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+    stage.asked = []
+    for (let file = 1; file < 10; file++) await repository.archive(sourceOf(nameOf(file)), archiveOptions)
+    // Once a day one looks for uploads that were lost.
+    assert.deepEqual(
+      stage.kinds.filter(kind => kind !== 'listUploads'),
+      Array.from({ length: 9 }, () => 'put'),
+    )
+    stage.asked = []
+    await stage.clock.pass(10_000)
+    await Promise.all([10, 11, 12].map(file => repository.archive(sourceOf(nameOf(file)), archiveOptions)))
+    assert.deepEqual(stage.kinds.toSorted(), ['get', 'put', 'put', 'put'], 'they share a look at the marker')
+  }
+})
+
+test('the first file of a process costs a look at the marker more, and its trial where that is needed', async () => {
+  const stage = new Stage(unproven)
+  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  stage.asked = []
+  await stage.repository().archive(sourceOf(nameOf(1)), archiveOptions)
+  assert.deepEqual(
+    stage.asked.map(([kind, request]) => `${kind} ${(request as { key: string }).key}`),
+    [`get ${markerKey}`, `put ${markerKey}`, `put ${keyOf(nameOf(1))}`],
+  )
+})
+
+test('a file is fetched with two requests at the same time, and a missing one is missed with one more', async () => {
+  const stage = new Stage()
+  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  stage.asked = []
+  let atOnce = 0
+  stage.before = async () => {
+    atOnce++
+    await stage.clock.sleep(30)
+  }
+  const reader = stage.repository()
+  const beganMs = stage.clock.monotonic()
+  assert.deepEqual(
+    await stage.clock.run(fetched(reader, nameOf(0))),
+    Buffer.from(walSegment({ name: nameOf(0) })),
+  )
+  assert.deepEqual([stage.kinds, stage.clock.monotonic() - beganMs, atOnce], [['get', 'get'], 30, 2])
+  stage.asked = []
+  assert.equal(await stage.clock.run(fetched(stage.repository(), nameOf(1))), undefined)
+  assert.deepEqual(stage.kinds, ['get', 'get', 'list'])
+})
+
+test('nothing is said to be missing where the marker is missing too, or cannot be read', async () => {
+  const stage = new Stage()
+  const writer = stage.repository()
+  await writer.archive(sourceOf(nameOf(0)), archiveOptions)
+  stage.driver.objects.delete(markerKey)
+  assert.match(await failure(fetched(stage.repository(), nameOf(1))), /^NO_MARKER: there is no repository at/)
+  // Also by a process that has seen it, after ten seconds or after any failure.
+  await stage.clock.pass(10_000)
+  assert.match(await failure(fetched(writer, nameOf(1))), /^NO_MARKER: /)
+  await assert.rejects(writer.archive(sourceOf(nameOf(2)), archiveOptions), /is gone/)
+  assert.equal(stage.driver.objects.has(keyOf(nameOf(2))), false)
+})
+
+test('a failure makes the next file look at the marker again', async () => {
+  const stage = new Stage()
+  const repository = stage.repository()
+  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  stage.asked = []
+  stage.before = ([kind]) => {
+    if (kind === 'put') throw new Error('the network is away')
+  }
+  await assert.rejects(repository.archive(sourceOf(nameOf(1)), archiveOptions), /the network is away/)
+  stage.before = () => {}
+  await repository.archive(sourceOf(nameOf(1)), archiveOptions)
+  assert.deepEqual(
+    stage.kinds.filter(kind => kind !== 'listUploads'),
+    ['put', 'get', 'put'],
+  )
+})
+
+// Objects in parts
+
+test('the parts of a large object are sent while it is written, the first one last', async () => {
+  const stage = new Stage()
+  const content = noise(20 * megabyte)
+  const store = stage.store()
+  const seen: string[][] = []
+  const object = objectOf(content)
+  await store.put('a', {
+    ...object,
+    write: async append =>
+      await object.write(async bytes => {
+        await append(bytes)
+        seen.push(stage.kinds)
+      }),
+  })
+  assert.deepEqual(seen[6], [])
+  assert.deepEqual(seen[17], ['beginUpload', 'putPart'])
+  const parts = stage.asked.flatMap(([kind, request]) =>
+    kind === 'putPart' ? [[request.part, request.start]] : [],
+  )
+  assert.deepEqual(parts, [
+    [2, 8 * megabyte],
+    [3, 16 * megabyte],
+    [1, 0],
+  ])
+  assert.equal(stage.kinds.at(-1), 'endUpload')
+  assert.ok(Buffer.compare(stage.driver.objects.get('a') ?? content.subarray(1), content) === 0)
+})
+
+test('whatever fails of a large object, it is abandoned, and all memory is given back', async () => {
+  const content = noise(30 * megabyte)
+  for (const fails of ['beginUpload', 'putPart', 'endUpload'] as const) {
+    for (const nth of [1, 2, 3]) {
+      const stage = new Stage()
+      let times = 0
+      stage.before = ([kind]) => {
+        if (kind === fails && ++times === nth) throw new Error(`${kind} has failed`)
+      }
+      const outcome = await stage
+        .store()
+        .put('a', objectOf(content))
+        .catch((thrown: unknown) => (thrown as Error).message)
+      assert.equal(outcome, times >= nth ? `${fails} has failed` : 'written')
+      assert.equal(stage.driver.objects.has('a'), outcome === 'written')
+      assert.equal(stage.driver.uploads.size, 0)
+      assert.equal(stage.budget.usedBytes, 0)
+    }
+  }
+})
+
+test('of all that is written at once no more is held than the budget and what one object needs', async () => {
+  const stage = new Stage()
+  const budgetBytes = 20 * megabyte
+  const budget = new MemoryBudget(budgetBytes)
+  const { url, features } = stage.driver
+  const send: Send = async (kind, request, signal) => {
+    await stage.clock.sleep(100)
+    usedMax = Math.max(usedMax, budget.usedBytes)
+    return await sendTo(stage.driver)(kind, request, signal)
+  }
+  let usedMax = 0
+  const store = new RemoteStore({ url, features, send, clock: stage.clock, budget })
+  const content = noise(24 * megabyte)
+  const keys = Array.from({ length: 6 }, (_, index) => `${index}`)
+  const writeAll = Promise.all(keys.map(key => store.put(key, objectOf(content))))
+  assert.deepEqual(
+    await stage.clock.run(writeAll),
+    keys.map(() => 'written'),
+  )
+  // The first part, the one that is filled, and two on their way.
+  assert.ok(usedMax > budgetBytes / 2 && usedMax <= budgetBytes + 33 * megabyte, `${usedMax}`)
+  usedMax = 0
+  const readAll = Promise.all(
+    keys.map(async key => {
+      await using object = await store.open(key)
+      const whole = new Uint8Array(content.length + 1)
+      assert.equal(await object?.read(whole), content.length)
+      assert.ok(Buffer.compare(whole.subarray(0, content.length), content) === 0)
+    }),
+  )
+  await stage.clock.run(readAll)
+  assert.ok(usedMax > 0 && usedMax <= budgetBytes + 40 * megabyte, `${usedMax}`)
+  assert.equal(budget.usedBytes, 0)
+})
+
+test('uploads that have lost their writer are abandoned a day later, but only those of ours', async () => {
+  const stage = new Stage()
+  const begin = (key: string) => sendTo(stage.driver)('beginUpload', { key })
+  await begin(keyOf(nameOf(0)))
+  await begin('somebody-elses/thing')
+  await stage.clock.pass(25 * 3_600_000)
+  await begin(keyOf(nameOf(1)))
+  await using store = stage.store()
+  await store.put('a', objectOf(noise(10)))
+  assert.equal(stage.driver.uploads.size, 3, 'one file is not worth it')
+  await store.put('b', objectOf(noise(10)))
+  await stage.clock.pass(1)
+  assert.deepEqual(
+    [...stage.driver.uploads.values()].map(({ key }) => key),
+    ['somebody-elses/thing', keyOf(nameOf(1))],
+  )
+})
+
+// Stores that do not keep what is there
+
+test('a store that replaces what is there is found out, also for objects in parts, and the operator is told once', async () => {
+  for (const replaces of [{ put: true }, { endUpload: true }, {}]) {
+    const stage = new Stage({ ...unproven, replaces })
+    const told: RepositoryWarning[] = []
+    const repository = stage.repository({ unguarded: warning => told.push(warning) })
+    const large = { ...sourceOf('00000002.history', noise(9 * megabyte)) }
+    await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+    assert.equal(told.length, replaces.put ? 1 : 0)
+    await repository.archive(large, archiveOptions)
+    await repository.archive(sourceOf(nameOf(1)), archiveOptions)
+    assert.equal(told.length, replaces.put || replaces.endUpload ? 1 : 0)
+    for (const { message } of told) {
+      assert.equal(
+        message,
+        'repository "memory:" cannot keep two servers from archiving different files under one name',
+      )
+    }
+    assert.equal(stage.driver.uploads.size, 0)
+    assert.equal(stage.driver.objects.size, 4)
+  }
+})
+
+test('there, whoever is replaced between its look and its answer notices', async () => {
+  for (const bytes of [5_000, 9 * megabyte]) {
+    const stage = new Stage(replacing)
+    const store = stage.store()
+    const [own, others] = [noise(bytes, 1), noise(bytes, 2)]
+    // Somebody else stores theirs right after ours.
+    stage.before = ([kind, request]) => {
+      const isReadBack = kind === 'get' && request.bytes > 1
+      if (isReadBack) stage.driver.objects.set('a', others)
+    }
+    assert.equal(await store.put('a', objectOf(own)), 'exists')
+    stage.before = () => {}
+    assert.equal(await store.put('a', objectOf(own)), 'exists', 'it is looked for before it is sent')
+    assert.equal(stage.driver.objects.get('a'), others)
+  }
+})
+
+test('there, two repositories that begin at the same time do not become one', async () => {
+  const stage = new Stage(replacing)
+  const [mine, others] = [anyId, '00000000-0000-4000-8000-000000000002']
+  const repository = stage.repository()
+  stage.before = ([kind, request]) => {
+    if (kind !== 'get' || request.key !== markerKey || request.bytes === 1) return
+    if (stage.driver.objects.has(markerKey))
+      stage.driver.objects.set(markerKey, encodeMarker(others, 'now', 'another'))
+  }
+  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  assert.match(Buffer.from(stage.driver.objects.get(markerKey) ?? []).toString(), new RegExp(others))
+  assert.doesNotMatch(Buffer.from(stage.driver.objects.get(markerKey) ?? []).toString(), new RegExp(mine))
+})
+
+// Reading
+
+test('of a large object several pieces are asked for ahead, and of a small one no more than there is', async () => {
+  const stage = new Stage()
+  const content = new Uint8Array(100 * megabyte)
+  stage.driver.objects.set('large', content)
+  stage.driver.objects.set('small', noise(100))
+  const store = stage.store()
+  {
+    await using object = await store.open('large')
+    assert.deepEqual(stage.kinds, ['get', 'get', 'get', 'get', 'get'], 'one that came, and four on their way')
+    await object?.read(new Uint8Array(10))
+  }
+  assert.equal(stage.budget.usedBytes, 0)
+  for (let i = 0; i < 32; i++) await (await store.open('small'))?.[Symbol.asyncDispose]()
+  stage.asked = []
+  await using _ = await store.open('small')
+  assert.deepEqual(stage.asked, [['get', { key: 'small', start: 0, bytes: megabyte }]])
+})
+
+test('an object that is another one, or gone, while it is being read is an error', async () => {
+  const content = noise(30 * megabyte)
+  for (const [what, change] of [
+    ['was changed', (objects: Map<string, Uint8Array>) => objects.set('a', content.subarray(1))],
+    ['was removed', (objects: Map<string, Uint8Array>) => objects.delete('a')],
+  ] as const) {
+    const stage = new Stage()
+    stage.driver.objects.set('a', content)
+    await using object = await stage.store().open('a', { bytesWanted: 10 })
+    change(stage.driver.objects)
+    await assert.rejects(async () => await object?.read(new Uint8Array(content.length)), {
+      code: 'UNREACHABLE',
+      message: `"a" in repository "memory:" ${what} while it was being read`,
+    })
+  }
+})
+
+// All together
+
+test('files are archived and fetched over a driver that all wrappers are around, and everything is counted', async () => {
+  const clock = new SimulatedClock()
+  const driver = new MemoryDriver({ clock })
+  const counts = new RequestCounts()
+  const store = remoteStore(driver, { clock, random: () => 0.5, retryMs: 1_000, counts })
+  await clock.run(store.put('a', objectOf(noise(20 * megabyte))))
+  assert.equal(await clock.run(store.open('b')), undefined)
+  await clock.run(store[Symbol.asyncDispose]())
+  const counted = [...counts.entries()].map(([kind, { requests, bytes }]) => [kind, requests, bytes])
+  assert.deepEqual(counted, [
+    ['beginUpload', 1, 0],
+    ['putPart', 3, 20 * megabyte],
+    ['endUpload', 1, 0],
+    ['get', 1, 0],
+  ])
+})
