@@ -36,6 +36,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   // zlib touches nothing but the bytes that it is given.
   'repository/codec': ['hash-wasm', 'age-encryption', 'node:stream', 'node:zlib'],
+  // The agents that hold the connections of the client.
+  'repository/store/azure': ['@azure/storage-blob', 'node:http', 'node:https', 'node:stream'],
 }
 
 /** What node: modules a room may use that does not touch the outside world. */

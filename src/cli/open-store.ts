@@ -1,3 +1,6 @@
+import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import type { AzureLocation } from '../repository/azure-location.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import { LocalStore, type LocalStoreOptions } from '../repository/store/local-store.ts'
@@ -22,6 +25,8 @@ export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): 
       return new LocalStore({ ...options, files: realFiles, clock: realClock, directory: url.directory })
     case 's3':
       throw new RepositoryError('SETTINGS', 'this version cannot use S3 yet')
+    case 'azure':
+      return acrossNetwork(await azureDriver(url), options)
     default:
       return url satisfies never
   }
@@ -30,4 +35,27 @@ export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): 
 /** Each store has a memory budget of its own, so that what is read from one can be written to another. */
 export function acrossNetwork(driver: RemoteDriver, { retryMs }: Pick<OpenStoreOptions, 'retryMs'>): Store {
   return remoteStore(driver, { clock: realClock, random: Math.random, retryMs })
+}
+
+async function azureDriver(location: AzureLocation): Promise<RemoteDriver> {
+  const { AzureDriver } = await import('../repository/store/azure/azure-driver.ts')
+  return new AzureDriver({
+    location,
+    environment: process.env,
+    ca: await certificatesIn(location.caFile),
+    clock: realClock,
+    newId: randomUUID,
+    ask: fetch,
+    readFile: path => readFile(path, 'utf8'),
+  })
+}
+
+async function certificatesIn(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined
+  return await readFile(path, 'utf8').catch(cause => {
+    throw new RepositoryError('SETTINGS', `could not read file "${path}", which "ca_file" names`, {
+      cause,
+      hint: 'Correct "pgarchivist.repository", and let the user that PostgreSQL runs as read the file.',
+    })
+  })
 }

@@ -1,9 +1,10 @@
+import { type AzureLocation, parseAzureLocation } from './azure-location.ts'
 import { decodeUrlPart, refuseUrl, withoutSecrets } from './refuse-url.ts'
 import { RepositoryError } from './repository-error.ts'
 import { parseS3Location, type S3Location } from './s3-location.ts'
 
 /** A place where a repository can be. */
-export type RepositoryUrl = { scheme: 'file'; directory: string } | S3Location
+export type RepositoryUrl = { scheme: 'file'; directory: string } | S3Location | AzureLocation
 
 /** The setting `pgarchivist.repository`: URLs between commas; commas inside are percent-encoded. */
 export function parseRepositoryUrls(text: string): RepositoryUrl[] {
@@ -19,7 +20,7 @@ export function parseRepositoryUrls(text: string): RepositoryUrl[] {
   return urls.map(parseRepositoryUrl)
 }
 
-const known = 'This version knows "file:///directory" and "s3://bucket/prefix".'
+const known = 'This version knows "file:///directory", "s3://bucket/prefix" and "azure://container/prefix".'
 
 /** `file:///absolute/path`, or the place of an object store. */
 export function parseRepositoryUrl(text: string): RepositoryUrl {
@@ -35,6 +36,8 @@ export function parseRepositoryUrl(text: string): RepositoryUrl {
       return parseDirectory(text)
     case 's3':
       return parseS3Location(text)
+    case 'azure':
+      return parseAzureLocation(text)
     default:
       return refuseUrl(text, `has an unknown scheme "${scheme}"`, known)
   }
