@@ -76,6 +76,21 @@ test('an object store is named by its bucket, with a place in it and what else h
   )
 })
 
+test('a container of Azure is named with its account', () => {
+  const [location] = parseRepositoryUrls(
+    'azure://wal/a%20b/?account=archive&endpoint=http://127.0.0.1:1/archive/&access_tier=cool',
+  )
+  assert.deepEqual(location, {
+    scheme: 'azure',
+    container: 'wal',
+    prefix: 'a b/',
+    account: 'archive',
+    endpoint: 'http://127.0.0.1:1/archive',
+    caFile: undefined,
+    tier: 'Cool',
+  })
+})
+
 test('every mistake has its own text, and a remedy', () => {
   const mistakes: Array<[string, string, string]> = [
     ['/srv/wal', 'repository "/srv/wal" is not a URL', 'Write "file:///srv/wal".'],
@@ -87,7 +102,37 @@ test('every mistake has its own text, and a remedy', () => {
     [
       'flie:///srv/wal',
       'repository "flie:///srv/wal" has an unknown scheme "flie"',
-      'This version knows "file:///directory" and "s3://bucket/prefix".',
+      'This version knows "file:///directory", "s3://bucket/prefix" and "azure://container/prefix".',
+    ],
+    [
+      'azure://Wal',
+      'repository "azure://Wal" names a container "Wal" that cannot be',
+      'Names of containers have 3 to 63 lower-case letters, digits and single "-".',
+    ],
+    [
+      'azure://wal?account=my.account',
+      'repository "azure://wal?…" names an account "my.account" that cannot be',
+      'Names of storage accounts have 3 to 24 lower-case letters and digits.',
+    ],
+    [
+      'azure://wal?access_tier=archive',
+      'repository "azure://wal?…" has an "access_tier" that cannot be used',
+      'Write "hot", "cool" or "cold": what is in the archive tier cannot be read at once.',
+    ],
+    [
+      'azure://wal?endpoint=host',
+      'repository "azure://wal?…" has an endpoint that is no URL',
+      'Write "endpoint=https://host", as the account names it for its blobs.',
+    ],
+    [
+      'azure://wal?ca_file=ca.pem',
+      'repository "azure://wal?…" has a "ca_file" that is not an absolute path',
+      'Write "ca_file=/path/to/file".',
+    ],
+    [
+      'azure://wal?sig=abc',
+      'repository "azure://wal?…" holds credentials',
+      'Every role may see this setting: put credentials into the environment of the server, as AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN.',
     ],
     ['s3:bucket/wal', 'repository "s3:bucket/wal" is not a URL', s3Form],
     ['s3:///wal', 'repository "s3:///wal" names no bucket', s3Form],

@@ -273,6 +273,7 @@ export class AzureDriver implements RemoteDriver {
     const { blobs, next } = await this.#page('listUploads', '', pageNamesMax, after, true, signal)
     const uploads: BegunUpload[] = []
     for (const { key, length } of blobs) {
+      // No object of a repository is empty.
       if (length === 0) uploads.push(...(await this.#uploadsOf(key, signal)))
     }
     return { uploads, next }
@@ -285,10 +286,9 @@ export class AzureDriver implements RemoteDriver {
       signal,
       async (container, options) => {
         const list = await this.#blob(container, key).getBlockList('uncommitted', options)
-        // What has a tag is an object already.
-        return list.etag === undefined ? (list.uncommittedBlocks ?? []) : []
+        return list.uncommittedBlocks ?? []
       },
-      ({ status, code }) => (status === 404 && code === 'BlobNotFound' ? { answer: [] } : undefined),
+      ({ code }) => (code === 'BlobNotFound' || code === 'InvalidBlobType' ? { answer: [] } : undefined),
     )
     const lengths = new Map<string, number>()
     for (const { name, size } of blocks) {

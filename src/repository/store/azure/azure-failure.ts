@@ -106,14 +106,7 @@ function ofStore(code: string, status: number, refusal: AzureRefusal, failed: Fa
     case 'InvalidAuthenticationInfo':
       return ofAuthentication(refusal, failed)
     case 'AuthorizationFailure':
-      return {
-        what: 'access denied',
-        hint:
-          account.proof.kind === 'key'
-            ? 'Allow this machine in the firewall of the storage account, under "Networking". Shared keys may be forbidden there as well.'
-            : `${permissionHint(failed)} Also allow this machine in the firewall of the storage account, under "Networking".`,
-        retry: 'never',
-      }
+      return ofAuthorization(refusal, failed)
     case 'AuthorizationPermissionMismatch':
     case 'AuthorizationResourceTypeMismatch':
     case 'AuthorizationServiceMismatch':
@@ -266,6 +259,24 @@ function ofAuthentication({ message }: AzureRefusal, { account, nowMs }: FailedR
       }
     default:
       return account.proof satisfies never
+  }
+}
+
+/** Said of a machine that the firewall keeps out, by some also of a key or a token that is wrong. */
+function ofAuthorization(refusal: AzureRefusal, failed: FailedRequest): Told {
+  const { proof, name } = failed.account
+  if (proof.kind === 'sas') {
+    const ends = timeIn(proof.token, 'se')
+    if (ends !== undefined && ends.ms <= failed.nowMs) return ofAuthentication(refusal, failed)
+  }
+  const firewall = `Is this machine allowed in the firewall of account "${name}", under "Networking"?`
+  return {
+    what: 'access denied',
+    hint:
+      proof.kind === 'key'
+        ? `${firewall} Are AZURE_STORAGE_KEY or AZURE_STORAGE_CONNECTION_STRING right?`
+        : `${firewall} ${permissionHint(failed)}`,
+    retry: 'never',
   }
 }
 
