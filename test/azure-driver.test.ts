@@ -402,7 +402,14 @@ test('WAL is archived, comes back as it was, and other content under its name is
   const different = await failureOf(archive(walSegment({ name, seed: 2 })))
   assert.equal(different.code, 'DIFFERENT')
   assert.deepEqual(await fetched(name), content)
-  const { status, objects } = await verify({ repository, store, clock: realClock })
+  const { status, objects } = await verify({
+    repository,
+    clock: realClock,
+    jobs: 2,
+    identities: async () => [],
+    decode: true,
+    unfinishedWrites: () => store.unfinishedWrites(Date.now()),
+  })
   assert.deepEqual([status, objects], ['ok', 1])
 })
 
