@@ -318,8 +318,8 @@ test('a fault strikes before or after the request, and a stalled one is never he
   const faults = [
     { kind: 'fails', retry: 'again' },
     { kind: 'loses its answer', retry: 'slow down' },
-    { kind: 'stalls', isDone: true },
-    { kind: 'stalls', isDone: false },
+    { kind: 'stalls', doneAfterMs: 0 },
+    { kind: 'stalls', doneAfterMs: undefined },
     undefined,
   ] as const
   let next = 0

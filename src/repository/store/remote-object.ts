@@ -3,8 +3,6 @@ import type { MemoryShare } from './memory-budget.ts'
 import type { ObjectPiece, Send } from './requests.ts'
 import type { StoredObject } from './store.ts'
 
-/** How much is asked for at a time. */
-export const pieceBytes = 8 * 1024 ** 2
 /** How many pieces are asked for ahead of the reader, while there is memory for them. */
 const piecesAheadMax = 4
 
@@ -16,6 +14,8 @@ export interface RemoteObjectOptions {
   first: ObjectPiece
   /** Holds the bytes of `first`. */
   share: MemoryShare
+  /** How much is asked for at a time. */
+  pieceBytes: number
   /** Is it going to be read to its end? */
   isWantedWhole: boolean
   signal: AbortSignal | undefined
@@ -100,7 +100,7 @@ export class RemoteObject implements StoredObject {
   }
 
   #bytesAt(start: number): number {
-    return Math.min(pieceBytes, this.length - start)
+    return Math.min(this.#options.pieceBytes, this.length - start)
   }
 
   #ask(bytes: number): void {

@@ -3,7 +3,7 @@ import { markerKey, parseWalObjectKey } from '../object-key.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { KeepingTrial } from './keeping-trial.ts'
 import { MemoryBudget, type MemoryShare } from './memory-budget.ts'
-import { pieceBytes, RemoteObject } from './remote-object.ts'
+import { RemoteObject } from './remote-object.ts'
 import { type Collected, RemoteWrite } from './remote-write.ts'
 import { type Answers, type RemoteDriver, type RemoteFeatures, type Send, sendTo } from './requests.ts'
 import type {
@@ -28,10 +28,13 @@ export interface RemoteStoreOptions {
   send: Send
   clock: Pick<Clock, 'now' | 'monotonic' | 'sleep'>
   budget?: MemoryBudget
+  /** How much of an object goes in one request, unless the store wants more. */
+  partBytes?: number
   /** Lets go of what `send` uses. */
   close?: () => Promise<void>
 }
 
+const partBytesDefault = 8 * 1024 ** 2
 /** Names in a page, as the common stores have it at most. */
 const pageNames = 1_000
 /** An upload this old has lost its writer. */
@@ -55,6 +58,7 @@ export class RemoteStore implements Store {
   readonly #send: Send
   readonly #budget: MemoryBudget
   readonly #keeping: KeepingTrial
+  readonly #partBytes: number
   readonly #lengths: number[] = []
   /** Abandoning uploads, which nobody waits for who was told to stop. */
   readonly #background = new Set<Promise<void>>()
@@ -70,6 +74,7 @@ export class RemoteStore implements Store {
       filesAtOnce: manyFilesAtOnce,
     }
     this.#send = options.send
+    this.#partBytes = Math.max(options.partBytes ?? partBytesDefault, options.features.partBytesMin)
     this.#budget = options.budget ?? new MemoryBudget()
     this.#keeping = new KeepingTrial(options.send, options.features)
   }
@@ -95,7 +100,14 @@ export class RemoteStore implements Store {
     const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
     const share = this.#budget.open()
     const { features } = this.#options
-    const write = new RemoteWrite({ send: this.#send, features, key, share, signal })
+    const write = new RemoteWrite({
+      send: this.#send,
+      features,
+      key,
+      share,
+      signal,
+      partBytes: this.#partBytes,
+    })
     let isEnded = false
     try {
       const collected = await write.collect(object)
@@ -137,7 +149,9 @@ export class RemoteStore implements Store {
       share.give(bytes - first.bytes.length)
       const isWantedWhole = bytesWanted >= first.length
       if (isWantedWhole) this.#remember(first.length)
-      return new RemoteObject({ send: this.#send, url: this.url, key, first, share, isWantedWhole, signal })
+      const { url } = this
+      const pieceBytes = this.#partBytes
+      return new RemoteObject({ send: this.#send, url, key, first, share, pieceBytes, isWantedWhole, signal })
     } catch (thrown) {
       share[Symbol.dispose]()
       throw thrown
@@ -216,9 +230,9 @@ export class RemoteStore implements Store {
 
   /** As much as one of the last objects had: the rest of a larger one takes another request, and memory is kept free. */
   #expectedBytes(): number {
-    if (this.#lengths.length === 0) return pieceBytes
+    if (this.#lengths.length === 0) return this.#partBytes
     const steps = Math.ceil(Math.max(...this.#lengths) / pieceStepBytes)
-    return Math.min(pieceBytes, Math.max(1, steps) * pieceStepBytes)
+    return Math.min(this.#partBytes, Math.max(1, steps) * pieceStepBytes)
   }
 
   #remember(length: number): void {
@@ -265,7 +279,8 @@ export class RemoteStore implements Store {
     const before = this.#options.clock.now() - lostUploadMs
     for await (const { key, upload, begunMs } of this.#uploads(this.#closing.signal)) {
       const isOurs = key === markerKey || parseWalObjectKey(key) !== undefined
-      if (isOurs && begunMs < before) await this.#abandon(key, upload)
+      // One that cannot be removed keeps none of the others.
+      if (isOurs && begunMs < before) await this.#abandon(key, upload).catch(() => undefined)
     }
   }
 
@@ -301,11 +316,12 @@ export interface RemoteOptions {
   retryMs: number
   counts?: RequestCounts
   budget?: MemoryBudget
+  partBytes?: number
 }
 
 /** The store that a driver drives, with all that makes one request out of several which may fail. */
 export function remoteStore(driver: RemoteDriver, options: RemoteOptions): RemoteStore {
-  const { clock, random, retryMs, budget, counts = new RequestCounts() } = options
+  const { clock, random, retryMs, budget, partBytes, counts = new RequestCounts() } = options
   const { url, features } = driver
   let send = withCounts(sendTo(driver), { counts, clock })
   send = withDeadline(send, { url, clock })
@@ -313,5 +329,13 @@ export function remoteStore(driver: RemoteDriver, options: RemoteOptions): Remot
   send = withLimit(send, { clock })
   send = withRetries(send, { clock, random, totalMs: retryMs, retried: kind => counts.of(kind).retries++ })
   const close = async () => await driver[Symbol.asyncDispose]()
-  return new RemoteStore({ url, features, send, clock, close, ...(budget && { budget }) })
+  return new RemoteStore({
+    url,
+    features,
+    send,
+    clock,
+    close,
+    ...(budget && { budget }),
+    ...(partBytes && { partBytes }),
+  })
 }

@@ -2,8 +2,6 @@ import type { MemoryShare } from './memory-budget.ts'
 import type { RemoteFeatures, Send } from './requests.ts'
 import type { NewObject } from './store.ts'
 
-/** What goes in one request, and how large the parts of larger objects are, unless the store wants larger ones. */
-const partBytes = 8 * 1024 ** 2
 /** How many parts of one object are on their way at once. */
 const partsInFlightMax = 2
 
@@ -12,6 +10,8 @@ export interface RemoteWriteOptions {
   features: RemoteFeatures
   key: string
   share: MemoryShare
+  /** What goes in one request, and how large the parts of larger objects are. */
+  partBytes: number
   signal: AbortSignal
 }
 
@@ -33,7 +33,6 @@ export type Collected =
  */
 export class RemoteWrite {
   readonly #options: RemoteWriteOptions
-  readonly #partBytes: number
   /** What the first part holds behind the front. */
   readonly #first: Uint8Array[] = []
   #firstRoom = 0
@@ -48,13 +47,12 @@ export class RemoteWrite {
 
   constructor(options: RemoteWriteOptions) {
     this.#options = options
-    this.#partBytes = Math.max(partBytes, options.features.partBytesMin)
     this.#failure.promise.catch(() => {}) // told by the next `append`, and at the end
   }
 
   /** Rejects as `object.write` does, or because a part could not be stored. Then nothing is there, but perhaps an upload. */
   async collect({ frontBytes, write }: NewObject): Promise<Collected> {
-    this.#firstRoom = this.#partBytes - frontBytes
+    this.#firstRoom = this.#options.partBytes - frontBytes
     this.#length = frontBytes
     const { share, signal } = this.#options
     await share.take(frontBytes, signal)
@@ -86,11 +84,11 @@ export class RemoteWrite {
     this.#firstRoom -= ofFirst.length
     for (let rest = bytes.subarray(ofFirst.length); rest.length > 0; ) {
       this.#upload ??= this.#begin()
-      const ofPart = rest.subarray(0, this.#partBytes - this.#fillingBytes)
+      const ofPart = rest.subarray(0, this.#options.partBytes - this.#fillingBytes)
       this.#filling.push(ofPart)
       this.#fillingBytes += ofPart.length
       rest = rest.subarray(ofPart.length)
-      if (this.#fillingBytes === this.#partBytes) this.#sendPart()
+      if (this.#fillingBytes === this.#options.partBytes) this.#sendPart()
     }
     while (this.#inFlight.size >= partsInFlightMax) {
       await Promise.race([...this.#inFlight, this.#failure.promise])
@@ -124,7 +122,7 @@ export class RemoteWrite {
     const { send, key, features, signal } = this.#options
     if (part > features.partsMax) throw new Error(`"${key}" has more than ${features.partsMax} parts`)
     const upload = (await this.#upload) ?? ''
-    const start = (part - 1) * this.#partBytes
+    const start = (part - 1) * this.#options.partBytes
     return await send('putPart', { key, upload, part, start, body }, signal)
   }
 }

@@ -7,11 +7,11 @@ import type { RequestKind, Send } from './requests.ts'
  *
  * - `fails`: nothing is done
  * - `loses its answer`: it is done, and nobody is told
- * - `stalls`: it is done or not, and nothing more is heard of it until it is given up
+ * - `stalls`: nothing more is heard of it until it is given up; it may be done, also long after that
  */
 export type Fault =
   | { kind: 'fails' | 'loses its answer'; retry: RequestRetry }
-  | { kind: 'stalls'; isDone: boolean }
+  | { kind: 'stalls'; doneAfterMs: number | undefined }
 
 export interface FaultOptions {
   clock: Pick<Clock, 'sleep'>
@@ -23,15 +23,21 @@ export interface FaultOptions {
 
 /** What a network does to requests, for tests and simulations. */
 export function withFaults(send: Send, { clock, faultOf, delayMs = () => 0 }: FaultOptions): Send {
+  const doLate = async (ms: number, work: () => Promise<unknown>) => {
+    await clock.sleep(ms)
+    await work().catch(() => undefined)
+  }
   return async (kind, request, signal) => {
     await clock.sleep(delayMs(kind), signal)
     signal?.throwIfAborted()
     const fault = faultOf(kind)
     if (fault?.kind === 'fails') throw failure(kind, fault.retry)
-    if (fault?.kind === 'stalls' && !fault.isDone) return await stalled(signal)
+    if (fault?.kind === 'stalls') {
+      if (fault.doneAfterMs !== undefined) void doLate(fault.doneAfterMs, () => send(kind, request))
+      return await stalled(signal)
+    }
     // What has arrived there is done, whoever gives up here.
     const answer = await send(kind, request)
-    if (fault?.kind === 'stalls') return await stalled(signal)
     await clock.sleep(delayMs(kind), signal)
     signal?.throwIfAborted()
     if (fault !== undefined) throw failure(kind, fault.retry)
