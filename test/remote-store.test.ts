@@ -179,6 +179,26 @@ test('nothing is said to be missing where the marker is missing too, or cannot b
   assert.equal(stage.driver.objects.has(keyOf(nameOf(2))), false)
 })
 
+test('a repository that another server has begun while this one was about to is used, and not said to be gone', async () => {
+  // It was said where another file of the same server had seen the marker meanwhile.
+  const stage = new Stage()
+  const { promise: hasCome, resolve: come } = Promise.withResolvers<void>()
+  const { promise: mayGo, resolve: go } = Promise.withResolvers<void>()
+  stage.before = async ([kind]) => {
+    if (kind !== 'inspect') return
+    come()
+    await mayGo
+  }
+  const repository = stage.repository()
+  const beginning = repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  await hasCome
+  stage.before = () => {}
+  await stage.repository().archive(sourceOf(nameOf(1)), archiveOptions)
+  await repository.archive(sourceOf(nameOf(2)), archiveOptions)
+  go()
+  assert.equal(await beginning, 'archived')
+})
+
 test('a failure makes the next file look at the marker again', async () => {
   const stage = new Stage()
   const repository = stage.repository()

@@ -214,17 +214,26 @@ export class RepositoryIdentity {
   }
 
   #beginOnce(): Promise<string> {
-    this.#beginning ??= this.#begin().finally(() => (this.#beginning = undefined))
+    this.#beginning ??= this.#beginUnlessBegun().finally(() => (this.#beginning = undefined))
     return this.#beginning
+  }
+
+  async #beginUnlessBegun(): Promise<string> {
+    try {
+      return await this.#begin()
+    } catch (thrown) {
+      if (!(thrown instanceof RepositoryError) || thrown.code !== 'NO_MARKER') throw thrown
+      // Another server may have begun it since we looked, and another file of ours may know it by now.
+      const id = await this.read()
+      if (id !== undefined) return id
+      throw thrown
+    }
   }
 
   async #begin(): Promise<string> {
     await this.#store.inspect()
     await this.#requireUnknown()
     if (!(await this.#store.isEmpty())) {
-      // Another server may have begun it since we looked.
-      const id = await this.read()
-      if (id !== undefined) return id
       throw new RepositoryError('NO_MARKER', `"${this.#url}" is not empty, and is not a repository`, {
         hint: 'Let "pgarchivist.repository" name an empty directory, or one that holds a repository.',
       })
