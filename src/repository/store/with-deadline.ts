@@ -11,6 +11,9 @@ const bytesPerSecondMin = 256 * 1024
 /** Where the store has more to do than to answer: it puts a whole object together. */
 const answersLate: Partial<Record<RequestKind, number>> = { endUpload: 60_000 }
 
+/** Made once, because making an error takes longer than all the rest. */
+const isSettled = new Error('the request has ended')
+
 /**
  * Ends requests that take too long for what they carry, and those whose signal is aborted, whether or not the driver
  * notices. That is taken for a store with too much to do, so that a slow line gets fewer requests at once.
@@ -32,7 +35,7 @@ export function withDeadline(send: Send, { url, clock }: { url: string; clock: P
       return await Promise.race([send(kind, request, both), late])
     } finally {
       late.catch(() => {}) // it is told already, or does not matter any more
-      ended.abort(new Error('the request was given up'))
+      ended.abort(isSettled)
     }
   }
 }

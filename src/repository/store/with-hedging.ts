@@ -32,6 +32,9 @@ const mayBeRaced: ReadonlySet<RequestKind> = new Set<RequestKind>([
 // Requests are compared with those of about the same size.
 const sizes = [64 * 1024, 1024 ** 2, 4 * 1024 ** 2, Number.POSITIVE_INFINITY]
 
+/** Made once, because making an error takes longer than all the rest. */
+const isSettled = new Error('the request has ended')
+
 export interface HedgingOptions {
   clock: Pick<Clock, 'monotonic' | 'sleep'>
   /** Told of each second request. */
@@ -61,7 +64,7 @@ export function withHedging(send: Send, { clock, hedged }: HedgingOptions): Send
     const first = send(kind, request, both)
     const second = (async () => {
       const settled = new AbortController()
-      first.finally(() => settled.abort()).catch(() => {})
+      first.finally(() => settled.abort(isSettled)).catch(() => {})
       await clock.sleep(afterMs, settled.signal)
       // Ended meanwhile, or too many already: then the first one is all there is.
       if (settled.signal.aborted || both.aborted || atOnce >= atOnceMax || saved < 1) return await first
@@ -77,7 +80,7 @@ export function withHedging(send: Send, { clock, hedged }: HedgingOptions): Send
       // What failed first says why.
       return await first
     } finally {
-      ended.abort(new Error('another request was faster'))
+      ended.abort(isSettled)
     }
   }
 
