@@ -38,6 +38,7 @@ const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   'repository/codec': ['hash-wasm', 'age-encryption', 'node:stream', 'node:zlib'],
   // The agents that hold the connections of the client.
   'repository/store/azure': ['@azure/storage-blob', 'node:http', 'node:https', 'node:stream'],
+  'repository/store/s3': ['@aws-sdk/client-s3', 'node:http', 'node:https', 'node:stream'],
 }
 
 /** What node: modules a room may use that does not touch the outside world. */
@@ -135,6 +136,13 @@ test('the codec imports its packages when it needs them, because most commands d
       /^import (?!type )[^(]*?'(hash-wasm|age-encryption)'/m,
       `src/${name}`,
     )
+  }
+})
+
+test('the client for S3 is loaded where a bucket is used, because it is large', async () => {
+  for (const { name, text } of await sourceFiles()) {
+    if (path.dirname(name) === 'repository/store/s3') continue
+    assert.doesNotMatch(withoutComments(text), /^import (?!type )[^(]*?'[^']*store\/s3\//m, `src/${name}`)
   }
 })
 

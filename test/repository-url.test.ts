@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RepositoryError } from '../src/repository/repository-error.ts'
 import { parseRepositoryUrl, parseRepositoryUrls } from '../src/repository/repository-url.ts'
-import type { S3Location } from '../src/repository/s3-location.ts'
+import { parseS3Location, type S3Location, s3Url } from '../src/repository/s3-location.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 
 const s3Form = 'Write it as "s3://bucket/prefix?endpoint=https://host&region=name".'
@@ -91,6 +91,15 @@ test('a container of Azure is named with its account', () => {
   })
 })
 
+test('what stands for a bucket in messages leads to it again', () => {
+  for (const text of ['s3://bucket', 's3://bucket/a/%C3%A4%20%2541+b%22c?endpoint=http://127.0.0.1:9000']) {
+    const location = parseS3Location(text)
+    assert.deepEqual(parseRepositoryUrls(s3Url(location)), [location])
+  }
+  const known = parseS3Location('s3://bucket/wal?region=eu&profile=backup&sse=AES256')
+  assert.equal(s3Url(known), 's3://bucket/wal')
+})
+
 test('every mistake has its own text, and a remedy', () => {
   const mistakes: Array<[string, string, string]> = [
     ['/srv/wal', 'repository "/srv/wal" is not a URL', 'Write "file:///srv/wal".'],
@@ -158,6 +167,11 @@ test('every mistake has its own text, and a remedy', () => {
       's3://bucket/wal?endpoint=host:9000',
       'repository "s3://bucket/wal?…" has an endpoint that is no URL',
       'Write "endpoint=https://host" or "endpoint=https://host:port".',
+    ],
+    [
+      's3://bucket/wal?ca_file=ca.pem',
+      'repository "s3://bucket/wal?…" has a "ca_file" that is not an absolute path',
+      'Write "ca_file=/path/to/file".',
     ],
     [
       's3://bucket/wal?path_style=maybe',

@@ -3,12 +3,14 @@ import { readFile } from 'node:fs/promises'
 import type { AzureLocation } from '../repository/azure-location.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
+import type { S3Location } from '../repository/s3-location.ts'
 import { LocalStore, type LocalStoreOptions } from '../repository/store/local-store.ts'
 import { remoteStore } from '../repository/store/remote-store.ts'
 import type { RemoteDriver } from '../repository/store/requests.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
+import { systemErrorText } from '../system/system-error.ts'
 
 export interface OpenStoreOptions extends Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner'> {
   /** For how long a request across a network is sent again when it fails. */
@@ -24,7 +26,7 @@ export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): 
     case 'file':
       return new LocalStore({ ...options, files: realFiles, clock: realClock, directory: url.directory })
     case 's3':
-      throw new RepositoryError('SETTINGS', 'this version cannot use S3 yet')
+      return acrossNetwork(await s3Driver(url), options)
     case 'azure':
       return acrossNetwork(await azureDriver(url), options)
     default:
@@ -50,12 +52,22 @@ async function azureDriver(location: AzureLocation): Promise<RemoteDriver> {
   })
 }
 
-async function certificatesIn(path: string | undefined): Promise<string | undefined> {
-  if (path === undefined) return undefined
-  return await readFile(path, 'utf8').catch(cause => {
-    throw new RepositoryError('SETTINGS', `could not read file "${path}", which "ca_file" names`, {
-      cause,
-      hint: 'Correct "pgarchivist.repository", and let the user that PostgreSQL runs as read the file.',
+async function s3Driver(location: S3Location): Promise<RemoteDriver> {
+  const { S3Driver } = await import('../repository/store/s3/s3-driver.ts')
+  return new S3Driver({ location, environment: process.env, ca: await certificatesIn(location.caFile) })
+}
+
+async function certificatesIn(file: string | undefined): Promise<string | undefined> {
+  if (file === undefined) return undefined
+  const text = await readFile(file, 'utf8').catch((thrown: unknown) => {
+    throw new RepositoryError('SETTINGS', `could not read file "${file}": ${systemErrorText(thrown)}`, {
+      cause: thrown,
+      hint: 'Let "ca_file" in "pgarchivist.repository" name a file that the server may read.',
     })
+  })
+  // Without any, every store would be refused for a reason that is none.
+  if (text.includes('-----BEGIN CERTIFICATE-----')) return text
+  throw new RepositoryError('SETTINGS', `there is no certificate in file "${file}"`, {
+    hint: 'Let "ca_file" in "pgarchivist.repository" name a file with certificates in PEM form.',
   })
 }

@@ -59,6 +59,10 @@ export function parseS3Location(text: string): S3Location {
   if (sse !== undefined && sse !== 'AES256' && sse !== 'aws:kms') {
     return refuseUrl(text, 'has an unknown "sse"', 'Write "sse=AES256" or "sse=aws:kms".')
   }
+  const caFile = parameters.get('ca_file')
+  if (caFile !== undefined && !caFile.startsWith('/')) {
+    return refuseUrl(text, 'has a "ca_file" that is not an absolute path', 'Write "ca_file=/path/to/file".')
+  }
   const kmsKeyId = parameters.get('kms_key_id')
   if (kmsKeyId !== undefined && sse !== 'aws:kms') {
     return refuseUrl(text, 'has "kms_key_id" without "sse=aws:kms"', 'Add "sse=aws:kms".')
@@ -70,13 +74,19 @@ export function parseS3Location(text: string): S3Location {
     endpoint: endpoint?.replace(/\/$/, ''),
     region: parameters.get('region'),
     isPathStyle: booleanOf(text, 'path_style', parameters.get('path_style')),
-    caFile: parameters.get('ca_file'),
+    caFile,
     profile: parameters.get('profile'),
     storageClass: parameters.get('storage_class'),
     encryption: sse,
     kmsKeyId,
     tags: parameters.get('tags'),
   }
+}
+
+/** For messages, and the same for the same place: what else is known of it is left out. */
+export function s3Url({ bucket, prefix, endpoint }: S3Location): string {
+  const path = [bucket, ...prefix.split('/').filter(part => part !== '')].map(encodeURIComponent).join('/')
+  return `s3://${path}${endpoint === undefined ? '' : `?endpoint=${endpoint}`}`
 }
 
 function booleanOf(text: string, name: string, value: string | undefined): boolean | undefined {

@@ -34,6 +34,8 @@ export interface ClusterOptions {
   walSegmentMegabytes: number
   isEncrypted: boolean
   settings?: Record<string, string>
+  /** Where it archives to, and what servers and commands need in their environment for that. Default: a directory. */
+  place?: { url: string; environment: Record<string, string> }
 }
 
 export interface RecoveryOptions {
@@ -46,10 +48,12 @@ export interface RecoveryOptions {
 
 export class ArchivedCluster implements AsyncDisposable {
   readonly major: number
+  /** Its URL. */
   readonly repository: string
   readonly primary: PostgresServer
   readonly #directory: TemporaryDirectory
   readonly #identityFile: string | undefined
+  readonly #environment: Record<string, string> | undefined
   readonly #servers = new AsyncDisposableStack()
   #copies = 0
 
@@ -62,12 +66,13 @@ export class ArchivedCluster implements AsyncDisposable {
     this.major = options.major
     this.primary = this.#servers.use(primary)
     this.#directory = directory
-    this.repository = join(directory.path, 'repository')
+    this.#environment = options.place?.environment
+    this.repository = options.place?.url ?? `file://${join(directory.path, 'repository')}`
     this.#identityFile = identityFile
   }
 
   static async start(options: ClusterOptions): Promise<ArchivedCluster> {
-    const { major, walSegmentMegabytes, isEncrypted, settings } = options
+    const { major, walSegmentMegabytes, isEncrypted, settings, place } = options
     const directory = await temporaryDirectory()
     try {
       const root = await realpath(directory.path)
@@ -85,11 +90,12 @@ export class ArchivedCluster implements AsyncDisposable {
       const primary = await startPostgres({
         major,
         dataDirectory,
+        environment: place?.environment,
         settings: {
           archive_mode: 'on',
           archive_library: await buildServerLibrary(major),
           'pgarchivist.module': 'repository',
-          'pgarchivist.repository': `file://${join(root, 'repository')}`,
+          'pgarchivist.repository': place?.url ?? `file://${join(root, 'repository')}`,
           'pgarchivist.encryption_recipients': recipients.join(', '),
           // A primary does not use it, until it is rewound.
           restore_command: await restoreCommand(),
@@ -148,7 +154,9 @@ export class ArchivedCluster implements AsyncDisposable {
   }
 
   async startServer(options: Omit<PostgresOptions, 'major'>): Promise<PostgresServer> {
-    return this.#servers.use(await startPostgres({ major: this.major, ...options }))
+    return this.#servers.use(
+      await startPostgres({ major: this.major, environment: this.#environment, ...options }),
+    )
   }
 
   /** Resolves when everything that the server has written so far is in the repository. */
@@ -167,10 +175,10 @@ export class ArchivedCluster implements AsyncDisposable {
   /** Runs `pgarchivist verify` over all objects and what is in them; its status has to be 0. */
   async verify(): Promise<string> {
     const key = this.#identityFile === undefined ? [] : ['--identity-file', this.#identityFile]
-    const command = ['verify', '--repository', `file://${this.repository}`, '--decode', ...key]
+    const command = ['verify', '--repository', this.repository, '--decode', ...key]
     const { stdout } = await run(join(await checkout(), 'bin/pgarchivist'), command, {
       ...unprivileged,
-      env: unprivilegedEnvironment,
+      env: { ...unprivilegedEnvironment, ...this.#environment },
       cwd: '/',
     })
     return stdout

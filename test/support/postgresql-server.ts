@@ -23,6 +23,8 @@ const run = promisify(execFile)
 export const requiredMajors = [15, 16, 17, 18]
 
 export interface PostgresOptions {
+  /** What the postmaster, and all that it starts, has in its environment besides. */
+  environment?: Record<string, string> | undefined
   major: number
   /** Written to postgresql.conf, so that others who read the file see them too. */
   settings?: Record<string, string>
@@ -102,12 +104,14 @@ export class PostgresServer implements AsyncDisposable {
   readonly port = 5432
   readonly programDirectory: string
   readonly #directory: TemporaryDirectory
+  readonly #environment: Record<string, string>
   #postmaster: ChildProcess | undefined
 
   constructor(options: PostgresOptions, programDirectory: string, directory: TemporaryDirectory) {
     this.major = options.major
     this.programDirectory = programDirectory
     this.#directory = directory
+    this.#environment = options.environment ?? {}
     this.socketDirectory = directory.path
     this.dataDirectory = options.dataDirectory ?? join(directory.path, 'data')
   }
@@ -174,7 +178,7 @@ export class PostgresServer implements AsyncDisposable {
     ]
     const child = spawn('/usr/bin/env', command, {
       ...unprivileged,
-      env: unprivilegedEnvironment,
+      env: { ...unprivilegedEnvironment, ...this.#environment },
       cwd: this.socketDirectory,
       detached: true,
       stdio: ['ignore', logFile.fd, logFile.fd],

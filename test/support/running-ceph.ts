@@ -71,6 +71,11 @@ export class Ceph implements AsyncDisposable {
     return this.address.secretKey
   }
 
+  /** Of a key that it encrypts with, over TLS, for whoever asks for it by this name. */
+  get kmsKeyId(): string {
+    return kmsKeyId
+  }
+
   /** One request, signed as the first user unless another is given. */
   async request(options: S3Request, as: Partial<S3Access> = {}): Promise<S3Answer> {
     const { endpoint, region, accessKey, secretKey } = this
@@ -262,6 +267,8 @@ export class RunningCeph extends Ceph {
         rgw_enable_apis: 's3, admin',
         // Buckets as part of the host's name are possible under this one.
         rgw_dns_name: 'localhost',
+        rgw_crypt_s3_kms_backend: 'testing',
+        rgw_crypt_s3_kms_encryption_keys: `${kmsKeyId}=${randomBytes(32).toString('base64')}`,
         rgw_run_sync_thread: false,
         rgw_enable_lc_threads: false,
         // What is deleted frees its memory soon; by default that takes hours.
@@ -357,6 +364,7 @@ export class RunningCeph extends Ceph {
 
 const clusterId = '11111111-2222-3333-4444-555555555555'
 const firstUser = 'test'
+const kmsKeyId = 'test-key'
 
 function newUser(id: string): CephUser {
   // As long as those of Amazon, of which some clients demand so much.

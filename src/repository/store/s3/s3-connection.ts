@@ -1,0 +1,162 @@
+import { Agent as PlainAgent } from 'node:http'
+import { Agent as SecureAgent } from 'node:https'
+import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3'
+import type { S3Location } from '../../s3-location.ts'
+import { CredentialsMissing, type S3Refusal } from './s3-refusal.ts'
+
+export interface S3ConnectionOptions {
+  location: S3Location
+  /** Of the process: proxies and a region may be named there. The client finds credentials there by itself. */
+  environment: NodeJS.ProcessEnv
+  /** The certificates in `location.caFile`. */
+  ca?: string | undefined
+}
+
+// More than requests are ever under way at once, so that none waits here, where no deadline sees why.
+const socketsMax = 512
+// A host that drops packets would keep a request for minutes.
+const connectTimeoutMs = 10_000
+/** What stores expect that do not care, and where Amazon answers with the right one. */
+const defaultRegion = 'us-east-1'
+
+type Credentials = Awaited<ReturnType<S3Client['config']['credentials']>>
+type Ask<T> = (client: S3Client, options: { abortSignal?: AbortSignal }) => Promise<T>
+
+/** The official client, with one try per request: retries, deadlines and limits are around the driver. */
+export class S3Connection {
+  readonly #options: S3ConnectionOptions
+  readonly #agents: { httpAgent: PlainAgent; httpsAgent: SecureAgent }
+  #client: Promise<S3Client> | undefined
+  /** Where Amazon said that the bucket is. */
+  #toldRegion: string | undefined
+  #hadCredentials = false
+
+  constructor(options: S3ConnectionOptions) {
+    const { environment, ca } = options
+    const agent = { keepAlive: true, maxSockets: socketsMax, proxyEnv: environment }
+    this.#options = options
+    this.#agents = {
+      httpAgent: new PlainAgent(agent),
+      httpsAgent: new SecureAgent({ ...agent, ...(ca !== undefined && { ca }) }),
+    }
+  }
+
+  /** Rejects as the client does, with `CredentialsMissing`, or with the reason of the signal, whatever hangs. */
+  async request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {
+    if (signal === undefined) return await this.#request(ask)
+    signal.throwIfAborted()
+    const aborted = Promise.withResolvers<never>()
+    const abort = () => aborted.reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    try {
+      return await Promise.race([this.#request(ask, signal), aborted.promise])
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
+  }
+
+  async #request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {
+    const client = await this.#clientOnce()
+    await this.#credentials(client)
+    signal?.throwIfAborted()
+    return await ask(client, signal === undefined ? {} : { abortSignal: signal })
+  }
+
+  /**
+   * Is the next try made in another way than the one that was refused, because there are newer credentials or the
+   * region is known now?
+   */
+  async mend(refusal: S3Refusal): Promise<boolean> {
+    if (refusal.region !== undefined && this.#options.location.region === undefined) {
+      if (refusal.region === this.#toldRegion) return false
+      this.#toldRegion = refusal.region
+      this.#client = undefined
+      return true
+    }
+    if (refusal.status !== 403) return false
+    const client = await this.#clientOnce()
+    const before = await this.#credentials(client)
+    const after = await this.#credentials(client, { forceRefresh: true })
+    return (
+      after.accessKeyId !== before.accessKeyId ||
+      after.secretAccessKey !== before.secretAccessKey ||
+      after.sessionToken !== before.sessionToken
+    )
+  }
+
+  /** What must be in no message. */
+  async secrets(): Promise<string[]> {
+    if (!this.#hadCredentials) return []
+    const { accessKeyId, secretAccessKey, sessionToken } = await this.#credentials(await this.#clientOnce())
+    return [accessKeyId, secretAccessKey, ...(sessionToken === undefined ? [] : [sessionToken])]
+  }
+
+  close(): void {
+    this.#agents.httpAgent.destroy()
+    this.#agents.httpsAgent.destroy()
+  }
+
+  async #credentials(client: S3Client, options: { forceRefresh?: boolean } = {}): Promise<Credentials> {
+    try {
+      const credentials = await client.config.credentials(options)
+      this.#hadCredentials = true
+      return credentials
+    } catch (thrown) {
+      throw new CredentialsMissing(thrown, this.#hadCredentials)
+    }
+  }
+
+  #clientOnce(): Promise<S3Client> {
+    this.#client ??= this.#makeClient()
+    return this.#client
+  }
+
+  async #makeClient(): Promise<S3Client> {
+    const { location } = this.#options
+    const config: S3ClientConfig & { ignoreCache: boolean } = {
+      maxAttempts: 1,
+      requestHandler: { ...this.#agents, connectionTimeout: connectTimeoutMs },
+      // Each body comes with a digest that we make, and each object holds its own.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      // It costs a round trip, and no body is so large that an early refusal would save much.
+      expectContinueHeader: false,
+      forcePathStyle: location.isPathStyle ?? location.endpoint !== undefined,
+      logger: silent,
+      // Credential files may be written anew while we run.
+      ignoreCache: true,
+      region: this.#toldRegion ?? (await this.#namedRegion()) ?? defaultRegion,
+      ...(location.profile !== undefined && { profile: location.profile }),
+      ...(location.endpoint !== undefined && { endpoint: location.endpoint }),
+    }
+    const client = new S3Client(config)
+    signPayloads(client)
+    return client
+  }
+
+  /** Here, or where Amazon's own tools look for it. */
+  async #namedRegion(): Promise<string | undefined> {
+    const { region, profile } = this.#options.location
+    if (region !== undefined) return region
+    const asked = new S3Client({ ...(profile !== undefined && { profile }) })
+    return await asked.config.region().catch(() => undefined)
+  }
+}
+
+/** The digest that the store compares with the body is part of what is signed, too, and is made only once. */
+function signPayloads(client: S3Client): void {
+  client.middlewareStack.add(
+    next => args => {
+      const { headers } = args.request as { headers: Record<string, string> }
+      const digest = headers['x-amz-checksum-sha256']
+      if (digest !== undefined)
+        headers['x-amz-content-sha256'] = Buffer.from(digest, 'base64').toString('hex')
+      return next(args)
+    },
+    { step: 'build', name: 'signPayloads', priority: 'low' },
+  )
+}
+
+const nothing = () => {}
+/** What the client warns of is either told by an error or of no interest to an operator. */
+const silent = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing }

@@ -1,0 +1,50 @@
+// A store in a bucket of a real Ceph keeps to the same facts as all others; of the older one, except for what it lacks.
+
+import { after, before, suite, test } from 'node:test'
+import { openStore } from '../src/cli/open-store.ts'
+import { parseS3Location } from '../src/repository/s3-location.ts'
+import { storeConformance } from '../src/repository/store/conformance.ts'
+import type { Store } from '../src/repository/store/store.ts'
+import type { Ceph, CephDialect } from './support/running-ceph.ts'
+import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
+import { sharedCeph } from './support/shared-ceph.ts'
+
+const oddName = encodeURIComponent(`ä %41+b "c' <d>&e`)
+
+function conformanceOn(dialect: CephDialect): void {
+  let ceph: Ceph
+  let profiles: S3Profiles
+  const urls = new WeakMap<Store, string>()
+
+  const storeAt = async (url: string) => {
+    const store = await openStore(parseS3Location(url), {
+      writer: '',
+      isGroupReadable: false,
+      owner: undefined,
+      retryMs: 60_000,
+    })
+    urls.set(store, url)
+    return store
+  }
+  before(async () => {
+    ceph = await sharedCeph({ dialect })
+    profiles = await S3Profiles.begin()
+    await profiles.set({ default: ownerOf(ceph) })
+  })
+  after(async () => {
+    await profiles?.[Symbol.asyncDispose]()
+    await ceph?.[Symbol.asyncDispose]()
+  })
+
+  const facts = storeConformance({
+    newStore: async ({ isOddlyNamed }) =>
+      await storeAt(
+        `s3://${await ceph.createBucket()}/${isOddlyNamed ? oddName : 'wal'}?endpoint=${ceph.endpoint}`,
+      ),
+    anotherWriter: async store => await storeAt(urls.get(store) ?? ''),
+  })
+  for (const { name, prove } of facts) test(name, prove)
+}
+
+suite('Ceph 20', () => conformanceOn('current'))
+suite('Ceph 18', () => conformanceOn('older'))
