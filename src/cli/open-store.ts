@@ -27,6 +27,8 @@ export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): 
       throw new RepositoryError('SETTINGS', 'this version cannot use S3 yet')
     case 'azure':
       return acrossNetwork(await azureDriver(url), options)
+    case 'sftp':
+      throw new RepositoryError('SETTINGS', 'this version cannot use SFTP yet')
     default:
       return url satisfies never
   }
