@@ -12,17 +12,19 @@ import {
   keyTypeName,
   knownHostKeys,
 } from '../src/repository/store/sftp/known-hosts.ts'
+import { sshProgram } from './support/running-sshd.ts'
 import { temporaryDirectory } from './support/unprivileged.ts'
 
+const sshKeygen = await sshProgram('ssh-keygen')
 await using directory = await temporaryDirectory()
 
 /** A public key as it stands in files: its type and base64. */
 function newKey(type: string, name: string): { line: string; key: Buffer; fingerprint: string } {
   const file = join(directory.path, name)
-  execFileSync('ssh-keygen', ['-q', '-t', type, '-N', '', '-C', 'a comment', '-f', file])
+  execFileSync(sshKeygen, ['-q', '-t', type, '-N', '', '-C', 'a comment', '-f', file])
   const [kind, base64 = ''] = readFileSync(`${file}.pub`, 'utf8').split(' ')
   const fingerprint =
-    execFileSync('ssh-keygen', ['-l', '-f', `${file}.pub`], { encoding: 'utf8' }).split(' ')[1] ?? ''
+    execFileSync(sshKeygen, ['-l', '-f', `${file}.pub`], { encoding: 'utf8' }).split(' ')[1] ?? ''
   return { line: `${kind} ${base64}`, key: Buffer.from(base64, 'base64'), fingerprint }
 }
 
@@ -72,7 +74,7 @@ test('a host is known by its port, or without one, but not by another one', () =
 test('a name that was hashed by ssh-keygen is found', () => {
   const file = join(directory.path, 'known_hosts')
   writeFileSync(file, `wal.example ${ed25519.line}\n[wal.example]:2222 ${ecdsa.line}\n`)
-  execFileSync('ssh-keygen', ['-q', '-H', '-f', file], { stdio: 'ignore' })
+  execFileSync(sshKeygen, ['-q', '-H', '-f', file], { stdio: 'ignore' })
   const text = readFileSync(file, 'utf8')
   assert.doesNotMatch(text, /wal\.example/)
   assert.equal(judge(text), 'known')

@@ -63,7 +63,7 @@ export class SftpDriver implements RemoteDriver {
     put: (request, signal) => this.#run(session => this.#put(request, session, signal), signal),
     get: (request, signal) => this.#run(session => this.#get(request, session, signal), signal),
     list: (request, signal) => this.#list(request, signal),
-    beginUpload: (request, signal) => this.#run(session => this.#beginUpload(request, session), signal),
+    beginUpload: (request, signal) => this.#beginUpload(request, signal),
     putPart: (request, signal) => this.#run(session => this.#putPart(request, session, signal), signal),
     endUpload: (request, signal) => this.#run(session => this.#endUpload(request, session), signal),
     abandonUpload: (request, signal) => this.#run(session => this.#abandonUpload(request, session), signal),
@@ -109,6 +109,7 @@ export class SftpDriver implements RemoteDriver {
     const temporary = await this.#createTemporary(path, session, !replace)
     if (temporary === undefined) return 'exists'
     const { name, handle } = temporary
+    let isThere = true
     try {
       const bytes = body.reduce((sum, piece) => sum + piece.length, 0)
       await session.write(handle, body, 0, signal).catch(async (thrown: unknown) => {
@@ -118,10 +119,12 @@ export class SftpDriver implements RemoteDriver {
         throw await this.#failure(thrown, session, `fsync file "${name}"`, bytes)
       })
       signal?.throwIfAborted()
-      return await this.#giveName(key, name, session, replace)
+      const outcome = await this.#giveName(key, name, session, replace)
+      isThere = outcome === 'exists'
+      return outcome
     } finally {
       session.closeHandle(handle)
-      this.#removeBehind(name, session)
+      if (isThere) await this.#remove(name, session)
     }
   }
 
@@ -145,7 +148,7 @@ export class SftpDriver implements RemoteDriver {
     }
     if (opened.status === 'fulfilled') {
       session.closeHandle(opened.value)
-      this.#removeBehind(name, session)
+      await this.#remove(name, session)
     }
     if (opened.status === 'rejected' && hasStatus(opened.reason, 'no such file')) {
       await this.#directories.requireRoot(session)
@@ -158,7 +161,7 @@ export class SftpDriver implements RemoteDriver {
     return undefined
   }
 
-  /** Gives a file that is on disk its final name, and brings that to disk. */
+  /** Gives a file that is on disk its final name instead of its temporary one, and brings that to disk. */
   async #giveName(
     key: string,
     name: string,
@@ -183,7 +186,7 @@ export class SftpDriver implements RemoteDriver {
         if (isThere) return 'exists'
         throw await this.#failure(thrown, session, `link file "${name}" to "${path}"`)
       }
-      await this.#syncName(path, session)
+      await Promise.all([this.#syncName(path, session), replace || this.#remove(name, session)])
       isUnsure = false
       this.#distrusted.delete(key)
       return 'written'
@@ -330,11 +333,22 @@ export class SftpDriver implements RemoteDriver {
     }
   }
 
-  async #beginUpload({ key }: Requests['beginUpload'], session: SftpSession): Promise<string> {
-    const temporary = await this.#createTemporary(this.#path(key), session, false)
-    if (temporary === undefined) throw new Error(`no upload for "${key}"`)
-    session.closeHandle(temporary.handle)
-    return temporary.name.slice(temporary.name.lastIndexOf('/') + 1)
+  /** Comes to its end also when it is aborted: only here is it known then what there is to remove. */
+  async #beginUpload(
+    { key }: Requests['beginUpload'],
+    signal: AbortSignal | undefined,
+  ): Promise<Answers['beginUpload']> {
+    signal?.throwIfAborted()
+    return await this.#run(async session => {
+      const temporary = await this.#createTemporary(this.#path(key), session, false)
+      if (temporary === undefined) throw new Error(`no upload for "${key}"`)
+      session.closeHandle(temporary.handle)
+      if (signal?.aborted) {
+        await this.#remove(temporary.name, session)
+        signal.throwIfAborted()
+      }
+      return temporary.name.slice(temporary.name.lastIndexOf('/') + 1)
+    }, undefined)
   }
 
   async #putPart(
@@ -380,7 +394,7 @@ export class SftpDriver implements RemoteDriver {
       session.closeHandle(handle)
     }
     const outcome = await this.#giveName(key, name, session, replace)
-    this.#removeBehind(name, session)
+    if (outcome === 'exists') await this.#remove(name, session)
     return outcome
   }
 
@@ -442,9 +456,9 @@ export class SftpDriver implements RemoteDriver {
     }
   }
 
-  /** Nobody waits for it: what is left is found by `listUploads`. */
-  #removeBehind(path: string, session: SftpSession): void {
-    session.unlink(path).catch(() => undefined)
+  /** What cannot be removed is found by `listUploads`. */
+  async #remove(temporary: string, session: SftpSession): Promise<void> {
+    await session.unlink(temporary).catch(() => undefined)
   }
 
   #uploadPath(key: string, upload: string): string {

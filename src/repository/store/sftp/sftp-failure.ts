@@ -44,6 +44,10 @@ const texts: Readonly<Record<SftpStatusName, string>> = {
 
 async function explain(status: SftpStatusName, deed: SftpDeed): Promise<Explanation> {
   const { user } = deed.place
+  // A file beside it could be made.
+  if (deed.deed.startsWith('link ') && (status === 'permission denied' || status === 'unsupported')) {
+    return { text: texts[status], hint: noLinks }
+  }
   switch (status) {
     case 'no such file':
       return { text: texts[status], hint: 'Is the disk of the repository mounted on the server?' }
@@ -62,6 +66,9 @@ async function explain(status: SftpStatusName, deed: SftpDeed): Promise<Explanat
       return status satisfies never
   }
 }
+
+const noLinks =
+  'Does the file system of the repository have hard links? FAT has none, nor have some that reach across a network.'
 
 const seeLog =
   'The server does not say why; it may be a quota. Its log says more when its sshd_config has "Subsystem sftp internal-sftp -l VERBOSE"; the log of the kernel tells of failing disks.'
