@@ -6,7 +6,7 @@ import { RemoteStore } from '../../src/repository/store/remote-store.ts'
 import { sendTo } from '../../src/repository/store/requests.ts'
 import { SftpDriver } from '../../src/repository/store/sftp/sftp-driver.ts'
 import type { SshEnvironment } from '../../src/repository/store/sftp/ssh-credentials.ts'
-import { realClock } from '../../src/system/clock.ts'
+import { type Clock, realClock } from '../../src/system/clock.ts'
 import { realFiles } from '../../src/system/real-files.ts'
 import { realSockets } from '../../src/system/real-sockets.ts'
 import type { Sockets } from '../../src/system/sockets.ts'
@@ -42,9 +42,10 @@ export function sftpUrlOf(sshd: RunningSshd, place: SftpPlace = {}): string {
 export interface SftpClientOptions {
   environment?: Partial<SshEnvironment>
   sockets?: Sockets
+  clock?: Clock
 }
 
-export function sftpDriver(url: string, { environment, sockets }: SftpClientOptions = {}): SftpDriver {
+export function sftpDriver(url: string, { environment, sockets, clock }: SftpClientOptions = {}): SftpDriver {
   return new SftpDriver({
     location: parseSftpLocation(url),
     environment: {
@@ -56,7 +57,7 @@ export function sftpDriver(url: string, { environment, sockets }: SftpClientOpti
     },
     files: realFiles,
     sockets: sockets ?? realSockets,
-    clock: realClock,
+    clock: clock ?? realClock,
     newId: randomUUID,
   })
 }

@@ -2,7 +2,7 @@ import { RepositoryError } from '../../repository-error.ts'
 import { parentOf } from '../object-directories.ts'
 import { sftpFailure } from './sftp-failure.ts'
 import type { SftpFileStatus, SftpSession } from './sftp-session.ts'
-import { hasStatus } from './sftp-status.ts'
+import { hasStatus, ifAnswered } from './sftp-status.ts'
 import type { SshPlace } from './ssh-failure.ts'
 
 /** The directories of a repository on a server: there, in the root, and with names that survive a power cut. */
@@ -144,7 +144,7 @@ export class SftpDirectories {
     try {
       await session.makeDirectory(directory, 0o700)
     } catch (thrown) {
-      const status = await session.stat(directory).catch(() => undefined)
+      const status = await session.stat(directory).catch(ifAnswered)
       if (status?.kind === 'directory') return
       if (status !== undefined) {
         throw new RepositoryError(

@@ -8,7 +8,7 @@ import { isTemporaryName, temporaryName } from '../unfinished-write.ts'
 import { SftpConnection, type SftpConnectionOptions } from './sftp-connection.ts'
 import { SftpDirectories } from './sftp-directories.ts'
 import type { SftpEntry, SftpHandle, SftpSession } from './sftp-session.ts'
-import { hasStatus } from './sftp-status.ts'
+import { hasStatus, ifAnswered } from './sftp-status.ts'
 import { type ListDirectory, type WalkedFile, walkObjects, walkTemporaryFiles } from './sftp-walk.ts'
 
 export interface SftpDriverOptions extends SftpConnectionOptions {
@@ -399,10 +399,7 @@ export class SftpDriver implements RemoteDriver {
   }
 
   async #isThere(path: string, session: SftpSession): Promise<boolean> {
-    return await session.lstat(path).then(
-      () => true,
-      () => false,
-    )
+    return (await session.lstat(path).catch(ifAnswered)) !== undefined
   }
 
   async #syncUpload(name: string, handle: SftpHandle, session: SftpSession): Promise<void> {

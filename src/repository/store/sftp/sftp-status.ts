@@ -37,3 +37,9 @@ export function sftpStatus(thrown: { code?: unknown }): SftpStatus | undefined {
 export function hasStatus(thrown: unknown, ...wanted: SftpStatusName[]): boolean {
   return thrown instanceof SftpStatus && wanted.includes(thrown.status)
 }
+
+/** For `catch`: nothing where the server has refused. What it did not answer stays unknown. */
+export function ifAnswered(thrown: unknown): undefined {
+  if (!(thrown instanceof SftpStatus)) throw thrown
+  return undefined
+}
