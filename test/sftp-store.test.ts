@@ -58,11 +58,11 @@ function watchedSockets(written: (bytes: number) => void): Sockets {
   return {
     connect: async (host, port, timeoutMs) => {
       const socket = await realSockets.connect(host, port, timeoutMs)
-      const write = socket.write.bind(socket) as (chunk: Uint8Array) => boolean
-      socket.write = ((chunk: Uint8Array) => {
+      const write = socket.write.bind(socket)
+      socket.write = (chunk: Uint8Array) => {
         written(chunk.length)
         return write(chunk)
-      }) as typeof socket.write
+      }
       return socket
     },
   }
