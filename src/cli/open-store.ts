@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import type { AzureLocation } from '../repository/azure-location.ts'
 import { userInfo } from 'node:os'
+import type { AzureLocation } from '../repository/azure-location.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { SftpLocation } from '../repository/sftp-location.ts'
