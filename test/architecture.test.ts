@@ -39,6 +39,8 @@ const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   // The agents that hold the connections of the client.
   'repository/store/azure': ['@azure/storage-blob', 'node:http', 'node:https', 'node:stream'],
   'repository/store/s3': ['@aws-sdk/client-s3', 'node:http', 'node:https', 'node:stream'],
+  // It is given its connection.
+  'repository/store/sftp': ['ssh2', 'node:events', 'node:stream'],
 }
 
 /** What node: modules a room may use that does not touch the outside world. */
@@ -118,7 +120,7 @@ test('only system and cli touch clock, disk, network, processes and randomness',
   }
 })
 
-test('packages are imported by the command line only, and by the codec', async () => {
+test('packages are imported by the command line only, by the codec, and by stores', async () => {
   for (const file of await sourceFiles()) {
     const { name, room, imports } = file
     const packages = imports.filter(each => !each.startsWith('.') && !each.startsWith('node:'))
@@ -128,12 +130,12 @@ test('packages are imported by the command line only, and by the codec', async (
   }
 })
 
-test('the codec imports its packages when it needs them, because most commands do not', async () => {
+test('codec and stores import their packages when they need them, because most commands do not', async () => {
   for (const { name, text } of await sourceFiles()) {
-    if (path.dirname(name) !== 'repository/codec') continue
+    if (mayImportHere[path.dirname(name)] === undefined) continue
     assert.doesNotMatch(
       withoutComments(text),
-      /^import (?!type )[^(]*?'(hash-wasm|age-encryption)'/m,
+      /^import (?!type )[^(]*?'(hash-wasm|age-encryption|ssh2)'/m,
       `src/${name}`,
     )
   }

@@ -190,7 +190,7 @@ test('a value that is refused on reload is one line that does not repeat it, and
       { repository: 's3://me:S3cr3t@bucket' },
       [
         'WARNING: invalid value for parameter "pgarchivist.repository": repository "s3://…@bucket" has an unknown scheme "s3"',
-        'HINT: This version knows "file:///directory".',
+        'HINT: This version knows "file:///directory", "s3://bucket/prefix", "azure://container/prefix" and "sftp://user@host/directory".',
       ],
     ],
     [

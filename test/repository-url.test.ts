@@ -5,9 +5,15 @@ import { test } from 'node:test'
 import { RepositoryError } from '../src/repository/repository-error.ts'
 import { parseRepositoryUrl, parseRepositoryUrls } from '../src/repository/repository-url.ts'
 import { parseS3Location, type S3Location, s3Url } from '../src/repository/s3-location.ts'
+import { type SftpLocation, sftpUrl } from '../src/repository/sftp-location.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 
 const s3Form = 'Write it as "s3://bucket/prefix?endpoint=https://host&region=name".'
+
+const sftpForm = 'Write it as "sftp://user@host/directory".'
+const sftpPath = 'Write its absolute path behind the host, as in "sftp://user@host/directory".'
+const sftpCredentials =
+  'Every role may see this setting: let "private_key_file" name a file that holds a key, or use ssh-agent.'
 
 const directory = (path: string) => ({ scheme: 'file', directory: path }) as const
 
@@ -100,6 +106,26 @@ test('what stands for a bucket in messages leads to it again', () => {
   assert.equal(s3Url(known), 's3://bucket/wal')
 })
 
+test('a directory on another server is named by its absolute path there, and by who may prove to be whom', () => {
+  const place = (text: string) => {
+    const [url] = parseRepositoryUrls(text)
+    const { scheme: _, ...rest } = url as SftpLocation
+    return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
+  }
+  assert.deepEqual(place('sftp://host/srv/wal'), { host: 'host', port: 22, directory: '/srv/wal' })
+  assert.deepEqual(place('SFTP://wal%40x@[::1]:2222//srv//w%20al/?private_key_file=/k&known_hosts_file=/h'), {
+    user: 'wal@x',
+    host: '::1',
+    port: 2222,
+    directory: '/srv/w al',
+    privateKeyFile: '/k',
+    knownHostsFile: '/h',
+  })
+  for (const text of ['sftp://host/srv/wal', 'sftp://u%40x@[::1]:2222/srv/w%20al']) {
+    assert.equal(sftpUrl(parseRepositoryUrls(text)[0] as SftpLocation), text)
+  }
+})
+
 test('every mistake has its own text, and a remedy', () => {
   const mistakes: Array<[string, string, string]> = [
     ['/srv/wal', 'repository "/srv/wal" is not a URL', 'Write "file:///srv/wal".'],
@@ -111,7 +137,7 @@ test('every mistake has its own text, and a remedy', () => {
     [
       'flie:///srv/wal',
       'repository "flie:///srv/wal" has an unknown scheme "flie"',
-      'This version knows "file:///directory", "s3://bucket/prefix" and "azure://container/prefix".',
+      'This version knows "file:///directory", "s3://bucket/prefix", "azure://container/prefix" and "sftp://user@host/directory".',
     ],
     [
       'azure://Wal',
@@ -177,6 +203,23 @@ test('every mistake has its own text, and a remedy', () => {
       's3://bucket/wal?path_style=maybe',
       'repository "s3://bucket/wal?…" has "path_style" that is neither on nor off',
       'Write "path_style=on" or "path_style=off".',
+    ],
+    ['sftp://host', 'repository "sftp://host" names no directory', sftpPath],
+    ['sftp:///srv/wal', 'repository "sftp:///srv/wal" names no host', sftpForm],
+    ['sftp://a b/wal', 'repository "sftp://a b/wal" names a host that cannot be', sftpForm],
+    ['sftp://@host/wal', 'repository "sftp://…@host/wal" names a user that cannot be', sftpForm],
+    ['sftp://host:0/wal', 'repository "sftp://host:0/wal" has a port that is none', sftpForm],
+    ['sftp://u:secret@host/wal', 'repository "sftp://…@host/wal" holds credentials', sftpCredentials],
+    ['sftp://host/wal?password=secret', 'repository "sftp://host/wal?…" holds credentials', sftpCredentials],
+    [
+      'sftp://host/wal?identity=x',
+      'repository "sftp://host/wal?…" has an unknown parameter "identity"',
+      'Known are "private_key_file", "known_hosts_file".',
+    ],
+    [
+      'sftp://host/wal?private_key_file=id',
+      'repository "sftp://host/wal?…" has a "private_key_file" that is not an absolute path',
+      'Begin it with a slash.',
     ],
     [
       'file:srv/wal',

@@ -1,15 +1,18 @@
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { userInfo } from 'node:os'
 import type { AzureLocation } from '../repository/azure-location.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { S3Location } from '../repository/s3-location.ts'
+import type { SftpLocation } from '../repository/sftp-location.ts'
 import { LocalStore, type LocalStoreOptions } from '../repository/store/local-store.ts'
 import { remoteStore } from '../repository/store/remote-store.ts'
 import type { RemoteDriver } from '../repository/store/requests.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
+import { realSockets } from '../system/real-sockets.ts'
 import { systemErrorText } from '../system/system-error.ts'
 
 export interface OpenStoreOptions extends Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner'> {
@@ -29,8 +32,40 @@ export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): 
       return acrossNetwork(await s3Driver(url), options)
     case 'azure':
       return acrossNetwork(await azureDriver(url), options)
+    case 'sftp':
+      return acrossNetwork(await sftpDriver(url), options)
     default:
       return url satisfies never
+  }
+}
+
+async function sftpDriver(location: SftpLocation): Promise<RemoteDriver> {
+  const { SftpDriver } = await import('../repository/store/sftp/sftp-driver.ts')
+  const { SSH_AUTH_SOCK, PGARCHIVIST_SFTP_PASSPHRASE, HOME } = process.env
+  const who = whoWeAre()
+  return new SftpDriver({
+    location,
+    environment: {
+      user: who.name,
+      homeDirectory: HOME || who.homeDirectory,
+      // A variable that is set to nothing is how many programs unset one.
+      agent: SSH_AUTH_SOCK || undefined,
+      passphrase: PGARCHIVIST_SFTP_PASSPHRASE || undefined,
+    },
+    files: realFiles,
+    sockets: realSockets,
+    clock: realClock,
+    newId: randomUUID,
+  })
+}
+
+/** A user whom this system does not know, as in some containers, has a number only. */
+function whoWeAre(): { name: string; homeDirectory: string | undefined } {
+  try {
+    const { username, homedir } = userInfo()
+    return { name: username, homeDirectory: homedir }
+  } catch {
+    return { name: String(process.geteuid?.()), homeDirectory: undefined }
   }
 }
 

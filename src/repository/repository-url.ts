@@ -2,9 +2,10 @@ import { type AzureLocation, parseAzureLocation } from './azure-location.ts'
 import { decodeUrlPart, refuseUrl, withoutSecrets } from './refuse-url.ts'
 import { RepositoryError } from './repository-error.ts'
 import { parseS3Location, type S3Location } from './s3-location.ts'
+import { parseSftpLocation, type SftpLocation } from './sftp-location.ts'
 
 /** A place where a repository can be. */
-export type RepositoryUrl = { scheme: 'file'; directory: string } | S3Location | AzureLocation
+export type RepositoryUrl = { scheme: 'file'; directory: string } | S3Location | AzureLocation | SftpLocation
 
 /** The setting `pgarchivist.repository`: URLs between commas; commas inside are percent-encoded. */
 export function parseRepositoryUrls(text: string): RepositoryUrl[] {
@@ -20,9 +21,10 @@ export function parseRepositoryUrls(text: string): RepositoryUrl[] {
   return urls.map(parseRepositoryUrl)
 }
 
-const known = 'This version knows "file:///directory", "s3://bucket/prefix" and "azure://container/prefix".'
+const known =
+  'This version knows "file:///directory", "s3://bucket/prefix", "azure://container/prefix" and "sftp://user@host/directory".'
 
-/** `file:///absolute/path`, or the place of an object store. */
+/** `file:///absolute/path`, or a place across the network. */
 export function parseRepositoryUrl(text: string): RepositoryUrl {
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1]?.toLowerCase()
   if (scheme === undefined) {
@@ -38,6 +40,8 @@ export function parseRepositoryUrl(text: string): RepositoryUrl {
       return parseS3Location(text)
     case 'azure':
       return parseAzureLocation(text)
+    case 'sftp':
+      return parseSftpLocation(text)
     default:
       return refuseUrl(text, `has an unknown scheme "${scheme}"`, known)
   }

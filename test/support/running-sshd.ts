@@ -1,6 +1,7 @@
 // OpenSSH's own server for tests of SFTP: on loopback, run by the unprivileged user, who is also the one who logs in,
 // with nothing but SFTP and nothing but a key.
 
+import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { copyFile, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -25,6 +26,12 @@ export interface RunningSshdOptions {
   refused?: readonly string[]
   /** Accepts no request that would change anything. */
   readOnly?: boolean
+  /** Lines for its sshd_config, which count more than ours. */
+  settings?: readonly string[]
+  /** What it starts for SFTP instead of its own server; `undefined` for nothing. */
+  subsystem?: string | undefined
+  /** Puts the files on a disk of their own, of this size, that only the server sees. Takes root. */
+  diskMegabytes?: number
 }
 
 export class RunningSshd implements AsyncDisposable {
@@ -101,14 +108,16 @@ export class RunningSshd implements AsyncDisposable {
     await writeFile(this.#at('group'), `${this.user}:x:${gid}:\n`)
     await writeFile(this.#at('shadow'), `${this.user}:none:1:0:99999:7:::\n`)
     const { refused = [], readOnly = false } = this.#options
-    const sftp = [
+    const inside = [
       // The same code as the program sftp-server.
       'internal-sftp',
       ...['-d', this.root],
       ...(refused.length > 0 ? ['-P', refused.join(',')] : []),
       ...(readOnly ? ['-R'] : []),
     ].join(' ')
+    const sftp = 'subsystem' in this.#options ? this.#options.subsystem : inside
     const settings = [
+      ...(this.#options.settings ?? []),
       `ListenAddress ${this.host}:${this.port}`,
       `HostKey ${this.#at('host')}`,
       'PidFile none',
@@ -123,8 +132,8 @@ export class RunningSshd implements AsyncDisposable {
       // Many files in flight are many sessions that begin at once.
       'MaxStartups 1000',
       'MaxSessions 1000',
-      `Subsystem sftp ${sftp}`,
-      `ForceCommand ${sftp}`,
+      ...(sftp === undefined ? [] : [`Subsystem sftp ${sftp}`]),
+      ...(sftp === inside ? [`ForceCommand ${sftp}`] : []),
     ]
     await writeFile(this.#at('sshd_config'), `${settings.join('\n')}\n`)
   }
@@ -154,9 +163,15 @@ export class RunningSshd implements AsyncDisposable {
   /** Starts it (again), and returns when it answers. */
   async restart(): Promise<void> {
     await this.kill()
+    const { diskMegabytes } = this.#options
     const started = await ServerProcess.start({
       name: 'sshd',
-      command: [await installedProgram('sshd'), '-D', '-e', '-f', this.#at('sshd_config')],
+      command: [
+        ...(diskMegabytes === undefined ? [] : inFrontOfDisk(this.root, diskMegabytes)),
+        await installedProgram('sshd'),
+        ...['-D', '-e', '-f', this.#at('sshd_config')],
+      ] as [string, ...string[]],
+      isRoot: diskMegabytes !== undefined,
       environment: {
         NSS_WRAPPER_PASSWD: this.#at('passwd'),
         NSS_WRAPPER_GROUP: this.#at('group'),
@@ -195,6 +210,16 @@ export class RunningSshd implements AsyncDisposable {
     await this.restart()
   }
 
+  /** Where others find the files that are on a disk of their own. */
+  get disk(): string {
+    return `/proc/${this.#process?.pid}/root${this.root}`
+  }
+
+  /** Runs a command where that disk is mounted. */
+  async onDisk(...command: string[]): Promise<void> {
+    await run('nsenter', ['-t', String(this.#process?.pid), '-m', ...command])
+  }
+
   async log(): Promise<string> {
     return await readFile(this.#at('sshd.log'), 'utf8').catch(() => '')
   }
@@ -213,9 +238,17 @@ export class RunningSshd implements AsyncDisposable {
   }
 }
 
-/** One of OpenSSH's own clients, of the same version: `sftp`, `ssh` or `ssh-keygen`. */
+/** One of OpenSSH's own clients, of the same version: `sftp`, `ssh`, `ssh-keygen`, `ssh-agent` or `ssh-add`. */
 export async function sshProgram(name: string): Promise<string> {
   return join(dirname(await installedProgram('sshd')), name)
+}
+
+/** A new disk at a place in a mount namespace of its own, in which the rest of the command then runs as usual. */
+function inFrontOfDisk(place: string, megabytes: number): string[] {
+  assert.equal(process.geteuid?.(), 0, 'this has to be run by root, which can mount disks')
+  const mount = `mount -t tmpfs -o size=${megabytes}m,mode=777 tmpfs '${place}'`
+  const become = `setpriv --reuid=${unprivileged.uid} --regid=${unprivileged.gid} --clear-groups --pdeathsig=KILL`
+  return ['unshare', '-m', 'sh', '-c', `${mount} && exec ${become} "$@"`, 'sh']
 }
 
 // sshd puts each session into a process group of its own, so they are found by whose children they are.

@@ -19,6 +19,8 @@ export interface ServerProcessOptions {
   logPath: string
   cwd: string
   environment?: NodeJS.ProcessEnv
+  /** For a command that gives its rights away itself. */
+  isRoot?: boolean
 }
 
 export class ServerProcess {
@@ -37,7 +39,7 @@ export class ServerProcess {
     // The kernel ends it with this process, SIGKILL included. Ctrl-C does not reach its process group, so that tests
     // decide in which order servers go.
     const child = spawn('/usr/bin/env', ['setpriv', '--pdeathsig', 'KILL', ...options.command], {
-      ...unprivileged,
+      ...(options.isRoot === true ? {} : unprivileged),
       env: { ...unprivilegedEnvironment, ...options.environment },
       cwd: options.cwd,
       detached: true,
