@@ -419,6 +419,7 @@ export function beside() {
             'pgarchivist.module <root>/module.ts ',
             'pgarchivist.node  ',
             'pgarchivist.repository  ',
+            'pgarchivist.repository_quorum 0 ',
             'pgarchivist.spool_directory  ',
             'pgarchivist.spool_limit 1048576 kB',
             'pgarchivist.start_timeout 5000 ms',

@@ -59,6 +59,7 @@ function bridged(settings: Settings) {
 
 const configured = {
   'pgarchivist.repository': 'file:///srv/wal,file:///mnt/wal',
+  'pgarchivist.repository_quorum': '1',
   'pgarchivist.compression_level': '3',
   'pgarchivist.encryption_recipients': 'age1one, age1two',
   'pgarchivist.identity_file': '/etc/identity',
@@ -67,6 +68,7 @@ const configured = {
 }
 const values = [
   'file:///srv/wal,file:///mnt/wal',
+  1,
   3,
   'age1one, age1two',
   '/etc/identity',
@@ -102,7 +104,7 @@ test('the bridge gives them the values of the server, which it does not tell wha
   assert.deepEqual([sent, said], [[], []])
 
   registry.reload(fromServer({ ...configured, 'pgarchivist.compression_level': '19' }))
-  assert.equal(variables[1]?.value, 19)
+  assert.equal(variables[2]?.value, 19)
 })
 
 test('what the library has for itself is not a change for the module', () => {
@@ -256,7 +258,7 @@ export function _PG_archive_module_init(server) {
           'pgarchivist.spool_limit': '1kB',
         })
         await server.archives(await server.postgres.switchWal())
-        assert.deepEqual((await server.journal())[1], JSON.stringify(values.with(1, 19)))
+        assert.deepEqual((await server.journal())[1], JSON.stringify(values.with(2, 19)))
         // The server itself would keep silent about a value that it does not take.
         await server.says(
           /^WARNING: {2}1 kB is outside the valid range for parameter "pgarchivist\.spool_limit" \(65536 kB \.\. 2147483647 kB\)$/,

@@ -16,11 +16,12 @@ import { repositoryModule } from '../src/modules/repository.ts'
 import { recipientOf } from '../src/repository/codec/recipient.ts'
 import { parseWalObjectKey } from '../src/repository/object-key.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
+import { realClock } from '../src/system/clock.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { keyOf, realStage } from './support/repository-stage.ts'
 import { anySystemIdentifier } from './support/wal-segment.ts'
 
-const init = repositoryModule({ files: realFiles, openRepository })
+const init = repositoryModule({ files: realFiles, clock: realClock, openRepository })
 const name = '000000010000000000000001'
 
 describe('repository conforms', () => {
@@ -194,10 +195,10 @@ test('a value that is refused on reload is one line that does not repeat it, and
       ],
     ],
     [
-      { repository: 'file:///a,file:///b' },
+      { repository: 'file:///a,file:///a' },
       [
-        'WARNING: invalid value for parameter "pgarchivist.repository": "pgarchivist.repository" names several repositories',
-        'HINT: This version archives to one repository: name only one URL.',
+        'WARNING: invalid value for parameter "pgarchivist.repository": "pgarchivist.repository" names directory "/a" twice',
+        'HINT: Name each repository once: a file that is twice in one place is there once.',
       ],
     ],
     [

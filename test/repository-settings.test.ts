@@ -40,7 +40,8 @@ function refused(deed: () => unknown, message: string | RegExp, hint?: string | 
   })
 }
 
-const pathOf = (url: RepositoryUrl) => (url.scheme === 'file' ? url.directory : url.scheme)
+const pathOf = (urls: readonly RepositoryUrl[]) =>
+  urls.map(url => (url.scheme === 'file' ? url.directory : url.scheme)).join(' ')
 
 test('the data directory is the named one, else the parent of the pg_wal of the file, else the working directory', () => {
   const of = (pgdata: string | undefined, walPath: string | undefined) =>
@@ -58,7 +59,7 @@ test('the data directory is the named one, else the parent of the pg_wal of the 
 
 test('files count less than the command line of the server, that less than the environment, and flags most', async () => {
   await using directory = await place()
-  const url = async (options = {}) => pathOf((await directory.read(options)).repository)
+  const url = async (options = {}) => pathOf((await directory.read(options)).repositories)
   await directory.write('postgresql.conf', `pgarchivist.repository = 'file:///from/conf'\n`)
   assert.equal(await url(), '/from/conf')
   await directory.write('postgresql.auto.conf', `PgArchivist.Repository = 'file:///from/auto'\n`)
@@ -82,7 +83,7 @@ test('the configuration file is the one that the server was started with', async
     `/usr/bin/postgres "--config_file=${directory.data}/elsewhere.conf"\n`,
   )
   await directory.write('postgresql.conf', `pgarchivist.repository = 'file:///from/conf'\n`)
-  assert.equal(pathOf((await directory.read()).repository), '/from/elsewhere')
+  assert.equal(pathOf((await directory.read()).repositories), '/from/elsewhere')
 })
 
 test('types, units, lists and relative paths are those of the server', async () => {
@@ -116,7 +117,7 @@ test('what cannot be used is named with its place, when it is needed', async () 
     flags: { spoolLimit: '1 kB', repository: 'file:///srv/wal' },
     environment: { PGARCHIVIST_ENCRYPTION_RECIPIENTS: 'age1, age1' },
   })
-  assert.equal(pathOf(settings.repository), '/srv/wal')
+  assert.equal(pathOf(settings.repositories), '/srv/wal')
   refused(
     () => settings.compressionLevel,
     `20 is outside the valid range for parameter "pgarchivist.compression_level" (1 .. 19), in file "${directory.data}/postgresql.conf" line 2`,
@@ -144,7 +145,7 @@ test('files with errors stand for nothing, but what is said beside them counts',
   await directory.write('postgresql.conf', `pgarchivist.repository = 'file:///srv/wal'\nnonsense\n`)
   const settings = await directory.read({ environment: { PGARCHIVIST_SPOOL_LIMIT: '1GB' } })
   refused(
-    () => settings.repository,
+    () => settings.repositories,
     `syntax error in file "${directory.data}/postgresql.conf" line 2, near end of line`,
     `Configuration file "${directory.data}/postgresql.conf" contains errors: correct it, or run this as a user who may read it.`,
   )
@@ -204,13 +205,13 @@ test('an identity file is for its owner only, or for a group where it belongs to
 test('a data directory with nothing in it will do', async () => {
   await using directory = await place()
   const settings = await directory.read({ flags: { repository: 'file:///srv/wal', systemIdentifier: '1' } })
-  assert.equal(pathOf(settings.repository), '/srv/wal')
+  assert.equal(pathOf(settings.repositories), '/srv/wal')
   assert.equal(await settings.systemIdentifier(), '1')
   assert.equal(await settings.hasCluster(), false)
   assert.equal(settings.compressionLevel, 1)
   const nothing = await directory.read()
   refused(
-    () => nothing.repository,
+    () => nothing.repositories,
     '"pgarchivist.repository" is not set',
     `Set it in the configuration of the server whose data directory is "${directory.data}", or use --repository or PGARCHIVIST_REPOSITORY.`,
   )

@@ -51,6 +51,17 @@ test('a directory is named by three slashes and its absolute path', () => {
   for (const [text, path] of accepted) assert.deepEqual(parseRepositoryUrls(text), [directory(path)], text)
 })
 
+test('several are named one after the other, with commas in between', () => {
+  assert.deepEqual(parseRepositoryUrls('file:///srv/a%2Cb , file:///srv/c,'), [
+    directory('/srv/a,b'),
+    directory('/srv/c'),
+  ])
+  assert.deepEqual(
+    parseRepositoryUrls('s3://bucket/a,s3://bucket/b,s3://bucket/a?endpoint=http://host').length,
+    3,
+  )
+})
+
 test('an empty setting names no repository', () => {
   for (const text of ['', ' ', ',', ' , ,']) assert.deepEqual(parseRepositoryUrls(text), [])
 })
@@ -274,9 +285,14 @@ test('every mistake has its own text, and a remedy', () => {
     ],
     ['file:///srv/./wal', 'repository "file:///srv/./wal" holds "." or ".."', 'Write the path without them.'],
     [
-      'file:///a,file:///b',
-      '"pgarchivist.repository" names several repositories',
-      'This version archives to one repository: name only one URL.',
+      'file:///a, file:///b, file:///a/',
+      '"pgarchivist.repository" names directory "/a" twice',
+      'Name each repository once: a file that is twice in one place is there once.',
+    ],
+    [
+      's3://bucket/wal,s3://bucket//wal/?region=here',
+      '"pgarchivist.repository" names "bucket/wal/" twice',
+      'Name each repository once: a file that is twice in one place is there once.',
     ],
   ]
   for (const [text, message, hint] of mistakes) assert.equal(refusal(text), `${message}\n${hint}`)
@@ -302,7 +318,7 @@ test('what may be a credential is in no message, wherever it stands', () => {
     [`s3://bucket/wal?secret=${secret}@x`, 'repository "s3://…" holds credentials'],
     [`me:${secret}@host:/srv/wal`, 'repository "…@host:/srv/wal" has an unknown scheme "me"'],
     [`//me:${secret}@host/wal`, 'repository "…@host/wal" is not a URL'],
-    [`file:///a,s3://me:${secret}@b`, '"pgarchivist.repository" names several repositories'],
+    [`file:///a,s3://me:${secret}@b`, 'repository "s3://…@b" holds credentials'],
   ]
   for (const [text, start] of shown) {
     const said = refusal(text)

@@ -3,7 +3,7 @@ import { unlinkSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { fetchWhole, requireWalFileName } from '../restore/archive-get.ts'
 import { type Destination, destinationOf } from '../restore/destination.ts'
-import { delivered, notThere, troubleLine, troubleStatus } from '../restore/exit-status.ts'
+import { delivered, notThere, troubleLine, troubleStatus, warningLine } from '../restore/exit-status.ts'
 import { handOver } from '../restore/hand-over.ts'
 import { identityOf, isRunning } from '../restore/process-identity.ts'
 import { Recovery } from '../restore/recovery.ts'
@@ -11,8 +11,9 @@ import { Spool, sourceMark, spoolPath } from '../restore/spool.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
+import { FailedRepositories } from './failed-repositories.ts'
 import type { FetcherStart } from './fetcher-process.ts'
-import { openRepository } from './open-repository.ts'
+import { openRepositories } from './open-repository.ts'
 import { type RepositoryFlags, RepositorySettings } from './repository-settings.ts'
 import { siblingProgram } from './sibling-program.ts'
 
@@ -49,7 +50,11 @@ async function get(
   const { dataDirectory } = settings
   const cluster = (await settings.hasCluster()) ? await realFiles.stat(dataDirectory) : undefined
   const systemIdentifier = await settings.systemIdentifier()
-  const repository = await openRepository(settings.repository, { dataDirectory: cluster && dataDirectory })
+  const repository = await openRepositories(settings.repositories, {
+    dataDirectory: cluster && dataDirectory,
+    warn: warning => complain(`pgarchivist: ${warningLine(warning)}\n`),
+    failed: destination.isRecovery ? new FailedRepositories(destination.directory) : undefined,
+  })
   const source = { repository, systemIdentifier, identities: () => settings.identities() }
   const target = {
     ...destination,

@@ -4,10 +4,12 @@ import path from 'node:path'
 import { clusterFacts } from '../archiver/cluster-facts.ts'
 import { ArchiveStatus } from '../host/archive-status.ts'
 import { walSource } from '../modules/repository.ts'
-import type { ArchiveOptions, Repository } from '../repository/repository.ts'
+import type { ArchiveOptions } from '../repository/repository.ts'
 import { RepositoryError, type RepositoryErrorKind } from '../repository/repository-error.ts'
+import type { RepositorySet } from '../repository/repository-set.ts'
+import { warningLine } from '../restore/exit-status.ts'
 import { realFiles } from '../system/real-files.ts'
-import { openRepository } from './open-repository.ts'
+import { openRepositories } from './open-repository.ts'
 import { type RepositoryFlags, RepositorySettings } from './repository-settings.ts'
 import { siblingProgram } from './sibling-program.ts'
 
@@ -53,7 +55,7 @@ export async function pushTarget(
   walPath: string,
   flags: RepositoryFlags,
   role: 'archive-push' | 'ahead of archive-push',
-): Promise<{ repository: Repository; options: ArchiveOptions; settings: RepositorySettings }> {
+): Promise<{ repository: RepositorySet; options: ArchiveOptions; settings: RepositorySettings }> {
   const settings = await RepositorySettings.read({
     files: realFiles,
     flags,
@@ -63,9 +65,12 @@ export async function pushTarget(
   })
   settings.requireKnownNames()
   const { dataDirectory } = settings
-  const repository = await openRepository(settings.repository, {
+  const repository = await openRepositories(settings.repositories, {
+    quorum: settings.repositoryQuorum,
     role,
     dataDirectory: (await settings.hasCluster()) ? dataDirectory : undefined,
+    warn: warning => tell(`pgarchivist: ${warningLine(warning)}`),
+    unguarded: warning => tell(`pgarchivist: ${warningLine(warning)}`),
     created: (url, id) => tell(`pgarchivist: began a new repository at "${url}", with id ${id}`),
   })
   const facts = await clusterFacts(realFiles, dataDirectory)

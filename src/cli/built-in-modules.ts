@@ -1,5 +1,6 @@
 import { hostname } from 'node:os'
 import type { BuiltInModules } from '../host/loader.ts'
+import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 
 /** The modules that we ship, by the name that `archive_library` gives them. */
@@ -27,7 +28,8 @@ export const builtInModules: BuiltInModules = new Map([
       return {
         _PG_archive_module_init: repositoryModule({
           files: realFiles,
-          openRepository: (url, options) => openRepository(url, { ...options, role: 'module' }),
+          clock: realClock,
+          openRepository,
         }),
       }
     },

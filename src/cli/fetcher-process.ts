@@ -12,7 +12,8 @@ import { moveWhole } from '../restore/whole-file.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
-import { openRepository } from './open-repository.ts'
+import { FailedRepositories } from './failed-repositories.ts'
+import { openRepositories } from './open-repository.ts'
 import { type RepositoryFlags, RepositorySettings } from './repository-settings.ts'
 import { isAlive } from './running-server.ts'
 
@@ -54,7 +55,10 @@ async function run({ flags, workingDirectory, dest, name, segmentBytes }: Fetche
   if (lock === undefined) return
 
   await removeLeftovers(walDirectory)
-  const repository = await openRepository(settings.repository, { dataDirectory })
+  const repository = await openRepositories(settings.repositories, {
+    dataDirectory,
+    failed: new FailedRepositories(walDirectory),
+  })
   const systemIdentifier = await settings.systemIdentifier()
   const mark = sourceMark(repository.url, systemIdentifier)
   const facts = await factsOf(settings)
@@ -70,8 +74,7 @@ async function run({ flags, workingDirectory, dest, name, segmentBytes }: Fetche
     segmentBytes,
     position: name,
     filesAtOnce:
-      repository.store.features.filesAtOnce ??
-      Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
+      repository.filesAtOnce ?? Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
     limitBytes: settings.spoolLimitBytes,
     recovery,
     haveSettingsChanged: async () => {
@@ -106,7 +109,7 @@ async function removeLeftovers(walDirectory: string): Promise<void> {
 /** Everything that decides what is fetched and where it is put, as text. */
 async function factsOf(settings: RepositorySettings): Promise<string> {
   return JSON.stringify([
-    settings.repository,
+    settings.repositories,
     await settings.systemIdentifier(),
     settings.spoolDirectory ?? null,
     settings.spoolLimitBytes,

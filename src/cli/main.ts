@@ -82,7 +82,7 @@ program
   .argument('<name>', 'name of the WAL file, "%f"')
   .argument('<dest>', 'where to put it, "%p"')
   .option('-D, --pgdata <DIR>', 'data directory, if it is neither the working directory nor where DEST is')
-  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
   .option('--identity-file <FILE>', 'instead of the setting "pgarchivist.identity_file"')
   .option('--spool-directory <DIR>', 'instead of the setting "pgarchivist.spool_directory"')
@@ -118,7 +118,7 @@ program
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .description('read a repository, and tell what in it is missing or damaged')
   .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repository is')
-  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'look at this cluster only')
   .option(
     '--timeline <NUMBER>',
@@ -144,6 +144,31 @@ could be looked at, because the repository cannot be reached or a setting is wro
   })
 
 program
+  .command('catch-up')
+  .showHelpAfterError('Try "pgarchivist catch-up --help".')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .description('copy to each of several repositories what another one has and it lacks')
+  .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repositories are')
+  .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
+  .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
+  .option('--dry-run', 'only tell what would be copied')
+  .option('--jobs <NUMBER>', 'how many objects are copied at once; default: 4', atLeastOne)
+  .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
+  .addHelpText(
+    'after',
+    `
+The module "repository" does this by itself, while a server archives; this is for a repository that is new. It needs no
+key. Objects are copied as they are, and none that is there is changed.
+
+Exit status: 0 if each repository has now what any of them has, 1 if files of one name have different content, or with
+--dry-run if something is missing, 2 if not everything could be compared or copied.`,
+  )
+  .action(async options => {
+    const { catchUpCommand } = await import('./catch-up-command.ts')
+    process.exitCode = await catchUpCommand(options)
+  })
+
+program
   .command('archive-push')
   .showHelpAfterError('Try "pgarchivist archive-push --help".')
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 3))
@@ -152,8 +177,9 @@ program
   )
   .argument('<path>', 'the WAL file, "%p"')
   .option('-D, --pgdata <DIR>', 'data directory, if it is neither the working directory nor where PATH is')
-  .option('--repository <URL>', 'instead of the setting "pgarchivist.repository"')
+  .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
+  .option('--repository-quorum <N>', 'instead of the setting "pgarchivist.repository_quorum"')
   .option('--compression-level <N>', 'instead of the setting "pgarchivist.compression_level"')
   .option('--encryption-recipients <KEYS>', 'instead of the setting "pgarchivist.encryption_recipients"')
   .option('--header-check <on|off>', 'instead of the setting "pgarchivist.header_check"')

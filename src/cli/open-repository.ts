@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { KnownRepositoriesFile } from '../repository/known-repositories.ts'
+import { KnownRepositoriesFile, type KnownRepositoriesOptions } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
 import type { RepositoryWarning } from '../repository/repository-identity.ts'
+import { RepositorySet, type SetWarning } from '../repository/repository-set.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
 import { couldNot } from '../system/system-error.ts'
+import type { FailedRepositories } from './failed-repositories.ts'
 import { openStore } from './open-store.ts'
 
 export interface OpenRepositoryOptions {
@@ -18,7 +20,7 @@ export interface OpenRepositoryOptions {
    * Which of those that archive for this cluster at the same time this is. Each writes under temporary names of its
    * own, which are the same each time, so that its next attempt removes what the last one left.
    */
-  role?: 'module' | 'archive-push' | 'ahead of archive-push' | 'reader'
+  role?: 'module' | 'archive-push' | 'ahead of archive-push' | 'catch-up' | 'catch-up by hand' | 'reader'
   /** Told when a new repository was begun. */
   created?: (url: string, id: string) => void
   /** Told once of a store that replaces what is there, for the log. */
@@ -44,7 +46,9 @@ export async function openRepository(
   // What root stores belongs to the owner of the cluster, who is to restore it.
   const owner = process.geteuid?.() === 0 ? cluster : undefined
   // A command outlives an archiver that is killed, and then works beside that of the next one.
-  const role = options.role === 'archive-push' ? `archive-push ${process.pid}` : (options.role ?? 'reader')
+  const { role: named = 'reader' } = options
+  const isCommand = named === 'archive-push' || named === 'catch-up by hand'
+  const role = isCommand ? `${named} ${process.pid}` : named
   const store: Store = await openStore(url, {
     writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
     isGroupReadable,
@@ -59,10 +63,42 @@ export async function openRepository(
     known:
       dataDirectory === undefined
         ? undefined
-        : new KnownRepositoriesFile({ files: realFiles, dataDirectory, isGroupReadable, owner }),
+        : knownRepositories({ files: realFiles, dataDirectory, isGroupReadable, owner }),
     ...(created && { created }),
     ...(unguarded && { unguarded }),
   })
+}
+
+export interface OpenRepositoriesOptions extends OpenRepositoryOptions {
+  /** In how many of them a file has to be before it counts as archived; 0 for all. */
+  quorum?: number
+  warn?: (warning: SetWarning) => void
+  failed?: FailedRepositories | undefined
+}
+
+/** Several as one. Nothing is read or written in them before they are used. */
+export async function openRepositories(
+  urls: readonly RepositoryUrl[],
+  { quorum = 0, warn, failed, ...options }: OpenRepositoriesOptions,
+): Promise<RepositorySet> {
+  return new RepositorySet({
+    repositories: await Promise.all(urls.map(url => openRepository(url, options))),
+    quorum,
+    // What one command notes is of use to the next one, if they have one clock.
+    clock: { monotonic: () => realClock.now() },
+    warn,
+    failedAt: failed?.read(),
+    answered: (url, isAnswer) => failed?.note(url, isAnswer),
+  })
+}
+
+/** One for each data directory, because those that write to one file at the same time take turns in it. */
+const known = new Map<string, KnownRepositoriesFile>()
+
+function knownRepositories(options: KnownRepositoriesOptions): KnownRepositoriesFile {
+  const opened = known.get(options.dataDirectory) ?? new KnownRepositoriesFile(options)
+  known.set(options.dataDirectory, opened)
+  return opened
 }
 
 function packageVersion(): string {

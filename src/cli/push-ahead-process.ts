@@ -50,7 +50,9 @@ async function run(): Promise<void> {
     // What was archived by other settings is not what the server is told now.
     const now = await pushTarget(wal, {}, 'ahead of archive-push')
     const isSame =
-      now.repository.url === repository.url && JSON.stringify(now.options) === JSON.stringify(options)
+      now.repository.url === repository.url &&
+      now.settings.repositoryQuorum === settings.repositoryQuorum &&
+      JSON.stringify(now.options) === JSON.stringify(options)
     return isSame ? 'goes on' : 'over'
   }
   const ahead = new PushAhead({
@@ -61,7 +63,7 @@ async function run(): Promise<void> {
     archiveFile: async (name, file) => {
       await repository.archive(walSource(realFiles, name, file), options)
     },
-    filesAtOnce: repository.store.features.filesAtOnce ?? filesAtOnceLocal,
+    filesAtOnce: repository.filesAtOnce ?? filesAtOnceLocal,
     idleMs,
     mayGoOn,
   })

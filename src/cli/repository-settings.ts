@@ -31,6 +31,7 @@ export interface RepositoryFlags {
   pgdata?: string | undefined
   systemIdentifier?: string | undefined
   repository?: string | undefined
+  repositoryQuorum?: string | undefined
   compressionLevel?: string | undefined
   encryptionRecipients?: string | undefined
   identityFile?: string | undefined
@@ -120,12 +121,18 @@ export class RepositorySettings {
     }
   }
 
-  get repository(): RepositoryUrl {
-    const [url] = this.#parsed('pgarchivist.repository', parseRepositoryUrls)
-    if (url !== undefined) return url
+  /** At least one. */
+  get repositories(): RepositoryUrl[] {
+    const urls = this.#parsed('pgarchivist.repository', parseRepositoryUrls)
+    if (urls.length > 0) return urls
     throw new RepositoryError('SETTINGS', '"pgarchivist.repository" is not set', {
       hint: `Set it in the configuration of the server whose data directory is "${this.dataDirectory}", or use --repository or PGARCHIVIST_REPOSITORY.`,
     })
+  }
+
+  /** In how many of them a file has to be; 0 for all. */
+  get repositoryQuorum(): number {
+    return this.#value('pgarchivist.repository_quorum') as number
   }
 
   get compressionLevel(): number {

@@ -1,9 +1,12 @@
 import { availableParallelism } from 'node:os'
+import { type CatchUpReport, catchUp } from '../repository/catch-up.ts'
+import type { Repository } from '../repository/repository.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import { type VerifyProgress, verify } from '../repository/verify.ts'
 import type { VerifyReport } from '../repository/verify-report.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
+import { comparisonText } from './comparison-text.ts'
 import { openRepository } from './open-repository.ts'
 import { type RepositoryFlags, RepositorySettings } from './repository-settings.ts'
 import { bytesText, verifyText, withoutControls } from './verify-text.ts'
@@ -25,38 +28,87 @@ const unfinishedAfterMs = 24 * 60 * 60 * 1_000
 const progressTerminalMs = 200
 const progressLogMs = 10_000
 
-/** `pgarchivist verify`: resolves with the exit status. */
-export async function verifyCommand(flags: VerifyFlags): Promise<number> {
-  let report: VerifyReport
-  try {
-    report = await verifyRepository(flags)
-  } catch (thrown) {
-    report = failedReport(thrown)
-  }
-  process.stdout.write(flags.output === 'json' ? `${JSON.stringify(report, null, 2)}\n` : textOf(report))
-  if (report.error !== null) complain(report.error)
-  return verifyStatus[report.status]
+/** What is said of several repositories, each for itself and all of them compared. */
+interface SeveralReport {
+  version: 1
+  status: VerifyReport['status']
+  repositories: VerifyReport[]
+  /** For each cluster, what one repository lacks and another one has. */
+  comparisons: CatchUpReport[]
 }
 
-async function verifyRepository(flags: VerifyFlags): Promise<VerifyReport> {
+/** `pgarchivist verify`: resolves with the exit status. */
+export async function verifyCommand(flags: VerifyFlags): Promise<number> {
+  let reports: VerifyReport[]
+  let comparisons: CatchUpReport[] = []
+  try {
+    ;({ reports, comparisons } = await verifyRepositories(flags))
+  } catch (thrown) {
+    reports = [failedReport(thrown)]
+  }
+  const [only] = reports
+  const status = worst([...reports.map(each => each.status), ...comparisons.map(comparisonStatus)])
+  const several: SeveralReport = { version: 1, status, repositories: reports, comparisons }
+  const json = reports.length === 1 ? only : several
+  const text = [...reports.map(textOf), ...comparisons.map(comparisonText)].filter(each => each !== '')
+  process.stdout.write(flags.output === 'json' ? `${JSON.stringify(json, null, 2)}\n` : text.join('\n'))
+  for (const { error } of reports) if (error !== null) complain(error)
+  return verifyStatus[status]
+}
+
+async function verifyRepositories(
+  flags: VerifyFlags,
+): Promise<{ reports: VerifyReport[]; comparisons: CatchUpReport[] }> {
   const settings = await RepositorySettings.read({
     files: realFiles,
     flags,
     environment: process.env,
     workingDirectory: process.cwd(),
   })
-  const url = settings.repository
+  const urls = settings.repositories
   const identities = await readIdentities(settings, flags)
   const named = flags.systemIdentifier ?? (process.env['PGARCHIVIST_SYSTEM_IDENTIFIER'] || undefined)
+  const systemIdentifier = named === undefined ? undefined : await settings.systemIdentifier()
   // Where the server remembers which repository is the right one; a reader writes nothing there.
   const dataDirectory = (await settings.hasCluster()) ? settings.dataDirectory : undefined
-  const repository = await openRepository(url, { role: 'reader', dataDirectory })
+  const repositories = await Promise.all(
+    urls.map(url => openRepository(url, { role: 'reader', dataDirectory })),
+  )
+  const reports: VerifyReport[] = []
+  for (const repository of repositories) {
+    reports.push(await verifyRepository(repository, flags, systemIdentifier, identities))
+  }
+  const comparisons: CatchUpReport[] = []
+  for (const cluster of repositories.length > 1 && flags.timeline === undefined ? clustersIn(reports) : []) {
+    comparisons.push(
+      await catchUp({
+        repositories,
+        systemIdentifier: cluster,
+        filesAtOnce: flags.jobs ?? availableParallelism(),
+        isDryRun: true,
+        comparesAll: true,
+      }),
+    )
+  }
+  return { reports, comparisons }
+}
+
+function clustersIn(reports: readonly VerifyReport[]): Set<string> {
+  return new Set(reports.flatMap(report => report.clusters.map(each => each.system_identifier)))
+}
+
+async function verifyRepository(
+  repository: Repository,
+  flags: VerifyFlags,
+  systemIdentifier: string | undefined,
+  identities: readonly string[],
+): Promise<VerifyReport> {
   const progress = progressFor(flags)
   try {
     return await verify({
       repository,
       clock: realClock,
-      systemIdentifier: named === undefined ? undefined : await settings.systemIdentifier(),
+      systemIdentifier,
       timelines: flags.timeline,
       jobs: flags.jobs ?? availableParallelism(),
       identities: async () => identities,
@@ -67,6 +119,15 @@ async function verifyRepository(flags: VerifyFlags): Promise<VerifyReport> {
   } finally {
     progress?.end()
   }
+}
+
+function worst(statuses: ReadonlyArray<VerifyReport['status']>): VerifyReport['status'] {
+  if (statuses.includes('incomplete')) return 'incomplete'
+  return statuses.includes('findings') ? 'findings' : 'ok'
+}
+
+function comparisonStatus({ status }: CatchUpReport): VerifyReport['status'] {
+  return status === 'differences' ? 'findings' : status
 }
 
 /** Without decoding, keys only tell more of where timelines branched off: having none is no failure. */

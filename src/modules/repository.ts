@@ -16,24 +16,39 @@ import { recipientsMax } from '../repository/metadata-block.ts'
 import type { Repository, WalSource } from '../repository/repository.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import { repositoryGucs } from '../repository/repository-gucs.ts'
+import type { RepositoryWarning } from '../repository/repository-identity.ts'
+import { RepositorySet, type SetWarning } from '../repository/repository-set.ts'
 import { parseRepositoryUrls, type RepositoryUrl } from '../repository/repository-url.ts'
 import type { Cluster } from '../repository/wal-origin.ts'
+import type { Clock } from '../system/clock.ts'
 import type { Files } from '../system/files.ts'
 import { couldNot } from '../system/system-error.ts'
+import { CatchingUp } from './catching-up.ts'
 
 export interface RepositoryModuleOptions {
   files: Files
+  clock: Clock
   /** `created` is told when a new repository was begun. */
   openRepository(
     url: RepositoryUrl,
-    options: { dataDirectory: string; created: (url: string, id: string) => void },
+    options: {
+      dataDirectory: string
+      role: 'module' | 'catch-up'
+      created: (url: string, id: string) => void
+      unguarded: (warning: RepositoryWarning) => void
+    },
   ): Promise<Repository>
 }
 
-export function repositoryModule({ files, openRepository }: RepositoryModuleOptions): ArchiveModuleInit {
+export function repositoryModule({
+  files,
+  clock,
+  openRepository,
+}: RepositoryModuleOptions): ArchiveModuleInit {
   return server => {
     const settings = declareSettings(server)
-    const repositories = new Repositories(server, openRepository)
+    const repositories = new Repositories(server, clock, openRepository)
+    const current = () => repositories.at(settings.repository.value, settings.quorum.value)
 
     return {
       archive_ahead: true,
@@ -41,7 +56,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
         if (settings.repository.value === '') return
         try {
           settings.recipients()
-          const repository = await repositories.at(settings.repository.value)
+          const repository = await current()
           await repository.inspect()
         } catch (thrown) {
           // It may be mended before the first file comes, so this is no reason not to start.
@@ -57,7 +72,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
       },
       archive_file_cb: async (_state, file, path, { signal }) => {
         try {
-          const repository = await repositories.at(settings.repository.value)
+          const repository = await current()
           const outcome = await repository.archive(walSource(files, file, path), {
             cluster: clusterOf(server),
             headerCheck: settings.headerCheck.value,
@@ -71,6 +86,7 @@ export function repositoryModule({ files, openRepository }: RepositoryModuleOpti
           throw asReport(thrown)
         }
       },
+      shutdown_cb: () => repositories.giveUp(),
     }
   }
 }
@@ -121,34 +137,105 @@ function asReport(thrown: unknown): unknown {
 /** One for each URL that was ever set, because what is known of it outlasts a change of settings. */
 class Repositories {
   readonly #server: ArchiveServer
+  readonly #clock: Clock
   readonly #openRepository: RepositoryModuleOptions['openRepository']
   readonly #opened = new Map<string, Promise<Repository>>()
+  #current: { setting: string; quorum: number; target: Promise<ArchiveTarget> } | undefined
 
-  constructor(server: ArchiveServer, openRepository: RepositoryModuleOptions['openRepository']) {
+  constructor(
+    server: ArchiveServer,
+    clock: Clock,
+    openRepository: RepositoryModuleOptions['openRepository'],
+  ) {
     this.#server = server
+    this.#clock = clock
     this.#openRepository = openRepository
   }
 
-  at(setting: string): Promise<Repository> {
-    const opened = this.#opened.get(setting) ?? this.#open(setting)
-    this.#opened.set(setting, opened)
-    // What failed is tried again with the next file.
-    opened.catch(() => this.#opened.delete(setting))
+  async at(setting: string, quorum: number): Promise<RepositorySet> {
+    if (this.#current?.setting !== setting || this.#current.quorum !== quorum) {
+      // What goes on by the settings before shall not go on by them.
+      const before = this.#current
+      const target = this.#begin(setting, quorum)
+      this.#current = { setting, quorum, target }
+      // What failed is tried again with the next file.
+      target.catch(() => {
+        if (this.#current?.target === target) this.#current = undefined
+      })
+      void giveUp(before?.target)
+    }
+    return (await this.#current.target).set
+  }
+
+  async giveUp(): Promise<void> {
+    const current = this.#current
+    this.#current = undefined
+    await giveUp(current?.target)
+  }
+
+  async #begin(setting: string, quorum: number): Promise<ArchiveTarget> {
+    const urls = parseRepositoryUrls(setting)
+    if (urls.length === 0) throw new RepositoryError('SETTINGS', '"pgarchivist.repository" is not set')
+    let catchingUp: CatchingUp | undefined
+    const set = new RepositorySet({
+      repositories: await Promise.all(urls.map(url => this.#opening(url))),
+      quorum,
+      clock: this.#clock,
+      warn: warning => this.#warn(warning),
+      fellBehind: () => catchingUp?.fellBehind(),
+      answersAgain: ({ url }) => {
+        this.#server.ereport('LOG', { errmsg: `repository "${url}" answers again` })
+        catchingUp?.answersAgain()
+      },
+    })
+    if (urls.length > 1) {
+      catchingUp = new CatchingUp({
+        clock: this.#clock,
+        systemIdentifier: () => clusterOf(this.#server).systemIdentifier,
+        // Under names of their own: a file that is being archived may be one that is being copied.
+        open: () => Promise.all(urls.map(url => this.#open(url, 'catch-up'))),
+        isBusy: () => set.isBusy,
+        log: (level, message) => this.#server.ereport(level, message),
+      })
+      catchingUp.start()
+    }
+    return { set, catchingUp }
+  }
+
+  #warn({ message: errmsg, detail: errdetail, hint: errhint }: SetWarning): void {
+    this.#server.ereport('WARNING', { errmsg, errdetail, errhint })
+  }
+
+  #opening(url: RepositoryUrl): Promise<Repository> {
+    const key = JSON.stringify(url)
+    const opened = this.#opened.get(key) ?? this.#open(url, 'module')
+    this.#opened.set(key, opened)
+    opened.catch(() => this.#opened.delete(key))
     return opened
   }
 
-  async #open(setting: string): Promise<Repository> {
-    const [url] = parseRepositoryUrls(setting)
-    if (url === undefined) throw new RepositoryError('SETTINGS', '"pgarchivist.repository" is not set')
-    return await this.#openRepository(url, {
+  #open(url: RepositoryUrl, role: 'module' | 'catch-up'): Promise<Repository> {
+    return this.#openRepository(url, {
       dataDirectory: this.#server.data_directory,
+      role,
       created: (where, id) =>
         this.#server.ereport('LOG', {
           errmsg: `began a new repository at "${where}"`,
           errdetail: `Its id is ${id}.`,
         }),
+      unguarded: warning => this.#warn(warning),
     })
   }
+}
+
+interface ArchiveTarget {
+  set: RepositorySet
+  catchingUp: CatchingUp | undefined
+}
+
+async function giveUp(target: Promise<ArchiveTarget> | undefined): Promise<void> {
+  const begun = await target?.catch(() => undefined)
+  await Promise.all([begun?.set.giveUp(), begun?.catchingUp?.stop()])
 }
 
 function declareSettings(server: ArchiveServer) {
@@ -167,6 +254,7 @@ function declareSettings(server: ArchiveServer) {
       ...stringGuc('pgarchivist.repository'),
       check_hook: acceptsWhat('pgarchivist.repository', parseRepositoryUrls),
     }),
+    quorum: server.DefineCustomIntVariable(intGuc('pgarchivist.repository_quorum')),
     compressionLevel: server.DefineCustomIntVariable(intGuc('pgarchivist.compression_level')),
     encryptionRecipients: server.DefineCustomStringVariable({
       ...stringGuc('pgarchivist.encryption_recipients'),

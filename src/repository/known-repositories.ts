@@ -29,6 +29,8 @@ export class KnownRepositoriesFile implements KnownRepositories {
   readonly path: string
   readonly #options: KnownRepositoriesOptions
   readonly #directory: string
+  /** Several repositories may be remembered at once, and none may undo what another one wrote. */
+  #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: KnownRepositoriesOptions) {
     this.#options = options
@@ -40,7 +42,13 @@ export class KnownRepositoriesFile implements KnownRepositories {
     return (await this.#read()).get(url)
   }
 
-  async remember(url: string, id: string): Promise<void> {
+  remember(url: string, id: string): Promise<void> {
+    const remembered = this.#last.catch(() => undefined).then(() => this.#remember(url, id))
+    this.#last = remembered
+    return remembered
+  }
+
+  async #remember(url: string, id: string): Promise<void> {
     const known = await this.#read()
     try {
       if (known.get(url) === id) return await this.#makeDurable()

@@ -23,6 +23,16 @@ export const repositoryGucs = [
   },
   {
     type: 'int',
+    name: 'pgarchivist.repository_quorum',
+    short_desc: 'In how many repositories a file has to be before it counts as archived.',
+    long_desc: '0 means in all of them.',
+    boot_value: 0,
+    min_value: 0,
+    max_value: 100,
+    context: 'PGC_SIGHUP',
+  },
+  {
+    type: 'int',
     name: 'pgarchivist.compression_level',
     short_desc: 'Level at which archived files are compressed with zstd.',
     boot_value: 1,

@@ -13,12 +13,38 @@ export function parseRepositoryUrls(text: string): RepositoryUrl[] {
     .split(',')
     .map(each => each.trim())
     .filter(each => each !== '')
-  if (urls.length > 1) {
-    throw new RepositoryError('SETTINGS', '"pgarchivist.repository" names several repositories', {
-      hint: 'This version archives to one repository: name only one URL.',
-    })
+    .map(parseRepositoryUrl)
+  const places = new Set<string>()
+  for (const url of urls) {
+    const place = placeOf(url)
+    if (places.has(place)) {
+      throw new RepositoryError('SETTINGS', `"pgarchivist.repository" names ${place} twice`, {
+        hint: 'Name each repository once: a file that is twice in one place is there once.',
+      })
+    }
+    places.add(place)
   }
-  return urls.map(parseRepositoryUrl)
+  return urls
+}
+
+/** What tells one place from another, whatever else is said about how to get there. */
+function placeOf(url: RepositoryUrl): string {
+  switch (url.scheme) {
+    case 'file':
+      return `directory "${url.directory}"`
+    case 's3': {
+      const at = url.endpoint === undefined ? '' : ` at "${url.endpoint}"`
+      return `"${url.bucket}/${url.prefix}"${at}`
+    }
+    case 'azure': {
+      const at = url.endpoint ?? url.account
+      return `"${url.container}/${url.prefix}"${at === undefined ? '' : ` at "${at}"`}`
+    }
+    case 'sftp':
+      return `"${url.directory}" at "${url.host}:${url.port}"`
+    default:
+      return url satisfies never
+  }
 }
 
 const known =

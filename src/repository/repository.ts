@@ -60,6 +60,8 @@ export interface FetchOptions {
   name: string
   /** Private keys, asked for only where the object is encrypted. */
   identities: () => Promise<readonly string[]>
+  /** Called before everything is handed over once more from the first byte, where there is another repository to read. */
+  again?: () => Promise<void>
   signal?: AbortSignal
 }
 
@@ -200,9 +202,26 @@ export class Repository implements AsyncDisposable {
     await this.#identity.read()
   }
 
-  /** Throws unless there is a repository; for readers. */
-  async requireRepository(): Promise<void> {
-    await this.#identity.require()
+  /** The id of the repository. Throws unless there is one; for readers. */
+  async requireRepository(): Promise<string> {
+    return await this.#identity.require()
+  }
+
+  /** Stores an object as another repository has it; what is there stays as it is. Begins a new repository as `archive` does. */
+  async storeCopy(key: string, object: NewObject, signal?: AbortSignal): Promise<'written' | 'exists'> {
+    try {
+      const id = await this.#identity.requireOrBegin()
+      const write: NewObject['write'] = async append => {
+        await this.#requireStill(id)
+        return await object.write(append)
+      }
+      const outcome = await this.#store.put(key, { ...object, write }, { signal })
+      await this.#requireStill(id)
+      return outcome
+    } catch (thrown) {
+      this.#identity.forget()
+      throw thrown
+    }
   }
 
   /** Reads what an object says of itself, and hands it back open behind that. `undefined` where it is not there. */
@@ -246,7 +265,9 @@ export class Repository implements AsyncDisposable {
           append,
         )
         const after = await opened.stat()
-        if (after.size !== before.size || after.modifiedNs !== before.modifiedNs) {
+        // Recycling renames first, which only this tells: the content may not have been touched yet.
+        const isRenamed = after.changedNs !== before.changedNs || after.inode !== before.inode
+        if (isRenamed || after.size !== before.size || after.modifiedNs !== before.modifiedNs) {
           throw new CodecError('source changed', 'it was written to')
         }
         return encodeMetadataBlock({

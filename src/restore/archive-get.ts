@@ -12,6 +12,12 @@ export interface FetchSource {
   identities: () => Promise<readonly string[]>
 }
 
+/** Sees all bytes of a file, and is told when they come once more from the first one. */
+export interface FetchOnlooker {
+  update(bytes: Uint8Array): unknown
+  reset(): void
+}
+
 /** Throws unless the name is that of a file that a server archives, because nothing else can be in a repository. */
 export function requireWalFileName(name: string): void {
   if (walFileKind(name) !== undefined) return
@@ -22,20 +28,24 @@ export function requireWalFileName(name: string): void {
 
 /**
  * Writes a file from the repository, which has its name when all of it is there and verified, and not before. Resolves
- * with `false` when it is provably not in the repository. `onlooker` sees all bytes.
+ * with `false` when it is provably not in the repository.
  */
 export async function fetchWhole(
   files: Files,
   target: WholeFile,
   { repository, systemIdentifier, identities }: FetchSource,
   name: string,
-  { onlooker, signal }: { onlooker?: (bytes: Uint8Array) => void; signal?: AbortSignal } = {},
+  { onlooker, signal }: { onlooker?: FetchOnlooker; signal?: AbortSignal } = {},
 ): Promise<boolean> {
-  const options = { systemIdentifier, name, identities, ...(signal && { signal }) }
-  return await writeWhole(files, target, append =>
-    repository.fetch(options, async bytes => {
-      onlooker?.(bytes)
+  return await writeWhole(files, target, (append, forget) => {
+    const again = async () => {
+      onlooker?.reset()
+      await forget()
+    }
+    const options = { systemIdentifier, name, identities, again, ...(signal && { signal }) }
+    return repository.fetch(options, async bytes => {
+      onlooker?.update(bytes)
       await append(bytes)
-    }),
-  )
+    })
+  })
 }

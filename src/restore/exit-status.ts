@@ -26,6 +26,20 @@ export function troubleStatus(thrown: unknown): number {
   return thrown instanceof RepositoryError ? byKind[thrown.kind] : trouble.internal
 }
 
+/** What went well only because there are several repositories, in one line. */
+export function warningLine({
+  message,
+  detail,
+  hint,
+}: {
+  message: string
+  detail?: string | undefined
+  hint?: string
+}): string {
+  const more = [detail, hint].filter(each => each !== undefined)
+  return [more.length === 0 ? message : `${message}.`, ...more].join(' ').replaceAll(/\s*\n\s*/g, ' ')
+}
+
 /** What could not be done and what to do about it, in one line: standbys ask again every few seconds. */
 export function troubleLine(name: string, thrown: unknown): string {
   const sentence = (text: string) => ` ${text}`

@@ -246,7 +246,7 @@ export class Fetcher {
       using hash = await xxh3()
       const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
       const options = {
-        onlooker: (bytes: Uint8Array) => void hash.update(bytes),
+        onlooker: hash,
         signal: this.#abort.signal,
       }
       this.#isAtEnd = !(await fetchWhole(files, target, source, name, options))

@@ -18,12 +18,12 @@ export class WriteError extends Error {
 /**
  * Writes a file so that its name stands for all of its bytes or for nothing, and leaves nothing else behind. Not
  * durable: what is restored is still in the archive after a power cut. `write` says whether there is such a file at
- * all, and this resolves with its answer.
+ * all, and this resolves with its answer; `again` forgets what was appended.
  */
 export async function writeWhole(
   files: Files,
   target: WholeFile,
-  write: (append: (bytes: Uint8Array) => Promise<void>) => Promise<boolean>,
+  write: (append: (bytes: Uint8Array) => Promise<void>, again: () => Promise<void>) => Promise<boolean>,
 ): Promise<boolean> {
   const { path, temporaryPath } = target
   // Made when there is something to write: who asks for what is not there needs neither room nor permission.
@@ -36,15 +36,21 @@ export async function writeWhole(
     // Some file systems say only now that there was no room.
     await closing?.close().catch(ownSide(`close file "${temporaryPath}"`))
   }
+  const append = async (bytes: Uint8Array) => {
+    try {
+      await (await opened()).write(bytes).catch(ownSide(`write to file "${temporaryPath}"`))
+    } catch (thrown) {
+      failure ??= thrown
+      throw thrown
+    }
+  }
+  const again = async () => {
+    if (file === undefined) return
+    await close()
+    await files.unlink(temporaryPath).catch(ownSide(`remove file "${temporaryPath}"`))
+  }
   try {
-    const isThere = await write(async bytes => {
-      try {
-        await (await opened()).write(bytes).catch(ownSide(`write to file "${temporaryPath}"`))
-      } catch (thrown) {
-        failure ??= thrown
-        throw thrown
-      }
-    }).catch((thrown: unknown) => {
+    const isThere = await write(append, again).catch((thrown: unknown) => {
       // What comes of our failure, such as a decompressor that was stopped, is not what went wrong.
       throw failure ?? thrown
     })

@@ -94,6 +94,7 @@ static int	setting_memory_limit;
  * there before Node is; only the module reads them, and from the frames.
  */
 static char *setting_repository;
+static int	setting_repository_quorum;
 static int	setting_compression_level;
 static char *setting_encryption_recipients;
 static char *setting_identity_file;
@@ -237,6 +238,11 @@ _PG_init(void)
 							   "Credentials do not belong here, because every role may see it.",
 							   &setting_repository, "",
 							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomIntVariable("pgarchivist.repository_quorum",
+							"In how many repositories a file has to be before it counts as archived.",
+							"0 means in all of them.",
+							&setting_repository_quorum, 0, 0, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pgarchivist.compression_level",
 							"Level at which archived files are compressed with zstd.",
 							NULL, &setting_compression_level, 1, 1, 19,

@@ -5,6 +5,8 @@ export interface Hasher extends Disposable {
   update(bytes: Uint8Array): unknown
   /** In canonical order: most significant byte first, in hexadecimal. To be called once, at the end. */
   digest(): string
+  /** Forgets what it was given. */
+  reset(): void
 }
 
 /** XXH3-128, our digest of plaintext. */
@@ -30,6 +32,7 @@ function hashers(create: () => Promise<IHasher>): () => Promise<Hasher> {
     return {
       update: bytes => hasher.update(bytes),
       digest: () => hasher.digest('hex'),
+      reset: () => void hasher.init(),
       [Symbol.dispose]: () => {
         idle.push(hasher)
       },

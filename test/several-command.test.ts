@@ -1,0 +1,109 @@
+// The commands, with several repositories.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { promisify } from 'node:util'
+import { realFiles } from '../src/system/real-files.ts'
+import { FilledRepository, segments } from './support/filled-repository.ts'
+import { temporaryDirectory } from './support/unprivileged.ts'
+import { anySystemIdentifier } from './support/wal-segment.ts'
+
+const launcher = new URL('../bin/pgarchivist', import.meta.url).pathname
+const names = segments(1, 1, 3)
+
+interface Ended {
+  status: number
+  stdout: string
+  stderr: string
+}
+
+async function pgarchivist(...args: string[]): Promise<Ended> {
+  const run = promisify(execFile)(launcher, args, { cwd: '/' })
+  return await run.then(
+    ({ stdout, stderr }) => ({ status: 0, stdout, stderr }),
+    (thrown: { code: number; stdout: string; stderr: string }) => ({ ...thrown, status: thrown.code }),
+  )
+}
+
+async function stage() {
+  const directory = await temporaryDirectory()
+  const at = (name: string) => join(directory.path, name)
+  for (const name of ['one', 'two', 'out']) await mkdir(at(name))
+  const one = new FilledRepository(realFiles, at('one'))
+  await one.archive(names)
+  const list = ['--repository', `file://${at('one')},file://${at('two')}`]
+  const cluster = ['--system-identifier', anySystemIdentifier]
+  return { at, one, list, cluster, [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose]() }
+}
+
+test('catch-up fills a new repository with the very objects, once, and tells it before with --dry-run', async () => {
+  await using it = await stage()
+  const two = new FilledRepository(realFiles, it.at('two'))
+  const dry = await pgarchivist('catch-up', ...it.list, ...it.cluster, '--dry-run', '--output', 'json')
+  assert.equal(dry.status, 1, dry.stderr)
+  const told = JSON.parse(dry.stdout) as { repositories: Array<{ lacking: number; copied: number }> }
+  assert.deepEqual(
+    told.repositories.map(({ lacking, copied }) => [lacking, copied]),
+    [
+      [0, 0],
+      [3, 0],
+    ],
+  )
+  const done = await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  assert.equal(done.status, 0, done.stderr)
+  assert.match(done.stderr, /^pgarchivist: began a new repository at "file:\S+two", with id /)
+  assert.match(done.stdout, /two" lacks 3 that others have, 3 copied/)
+  for (const name of names) {
+    assert.deepEqual(await readFile(two.pathOf(name)), await readFile(it.one.pathOf(name)))
+  }
+  const again = await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  assert.match(again.stdout, /two" lacks 0 that others have, 0 copied/)
+})
+
+test('catch-up needs several, and ends with 2 where one cannot be reached', async () => {
+  await using it = await stage()
+  const alone = await pgarchivist('catch-up', '--repository', `file://${it.at('one')}`, ...it.cluster)
+  assert.deepEqual(
+    [alone.status, alone.stderr],
+    [
+      2,
+      'pgarchivist: "pgarchivist.repository" names one repository only. Name several, separated by commas: each is brought up to date from the others.\n',
+    ],
+  )
+  await rename(it.at('two'), it.at('away'))
+  const { status, stdout } = await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  assert.equal(status, 2)
+  assert.match(stdout, /two" lacks 0 .*not all of it could be compared: could not open repository directory/)
+})
+
+test('verify looks at each of them, and tells what one lacks that another one has', async () => {
+  await using it = await stage()
+  await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  const right = await pgarchivist('verify', ...it.list, '--output', 'json')
+  assert.equal(right.status, 0, right.stdout)
+  const last = names.at(-1) ?? ''
+  await rm(new FilledRepository(realFiles, it.at('two')).pathOf(last))
+  const { status, stdout } = await pgarchivist('verify', ...it.list)
+  assert.equal(status, 1)
+  assert.match(stdout, /3 WAL files compared in 2 repositories\n.*one" lacks 0 .*\n.*two" lacks 1 /)
+})
+
+test('archive-get takes a file from whichever has it, and ends with 1 only where all say no', async () => {
+  await using it = await stage()
+  await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  const get = (name: string) => pgarchivist('archive-get', name, it.at('out/file'), ...it.list, ...it.cluster)
+  const [first = ''] = names
+  assert.equal((await get('0000000100000000000000FF')).status, 1)
+  await writeFile(it.one.pathOf(first), 'damaged')
+  const healed = await get(first)
+  assert.equal(healed.status, 0)
+  assert.match(healed.stderr, /was taken from repository "file:\S+two", because .*one" is damaged/)
+  await rename(it.at('one'), it.at('away'))
+  assert.equal((await get(first)).status, 0)
+  const unclear = await get('0000000100000000000000FF')
+  assert.equal(unclear.status, 201)
+  assert.match(unclear.stderr, /could not open|there is no repository/)
+})
