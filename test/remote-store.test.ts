@@ -8,6 +8,7 @@ import { Repository } from '../src/repository/repository.ts'
 import type { RepositoryWarning } from '../src/repository/repository-identity.ts'
 import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
 import { MemoryDriver, type MemoryDriverOptions } from '../src/repository/store/memory-driver.ts'
+import { partBytesDefault } from '../src/repository/store/part-bytes.ts'
 import { RemoteStore, remoteStore } from '../src/repository/store/remote-store.ts'
 import { type RequestKind, type Requests, type Send, sendTo } from '../src/repository/store/requests.ts'
 import type { NewObject } from '../src/repository/store/store.ts'
@@ -238,12 +239,18 @@ test('the parts of a large object are sent while it is written, the first one la
     kind === 'putPart' ? [[request.part, request.start]] : [],
   )
   assert.deepEqual(parts, [
-    [2, 8 * megabyte],
-    [3, 16 * megabyte],
+    [2, partBytesDefault],
+    [3, 2 * partBytesDefault],
     [1, 0],
   ])
   assert.equal(stage.kinds.at(-1), 'endUpload')
   assert.ok(Buffer.compare(stage.driver.objects.get('a') ?? content.subarray(1), content) === 0)
+})
+
+test('a segment that could not be compressed takes four requests', async () => {
+  const stage = new Stage()
+  await stage.store().put('a', objectOf(noise(16 * megabyte + 40_000)))
+  assert.deepEqual(stage.kinds, ['beginUpload', 'putPart', 'putPart', 'endUpload'])
 })
 
 test('whatever fails of a large object, it is abandoned, and all memory is given back', async () => {

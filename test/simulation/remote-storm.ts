@@ -151,8 +151,8 @@ class RemoteStorm {
     for (let file = 0xf0; file < 0xf4; file++) this.#finish(segmentOf(file), false)
     await this.#archiveAll('a day later')
     await this.#clock.sleep(settledMs)
-    const left = [...this.#driver.uploads.values()]
-    if (left.length > 0) throw new BrokenPromise(`uploads were left behind: ${left.map(({ key }) => key)}`)
+    const left = [...this.#driver.uploads.values()].map(({ key }) => key)
+    if (left.length > 0) throw new BrokenPromise(`uploads were left behind: ${left.join(', ')}`)
     for (const name of this.#acknowledged.keys()) await this.#read(name)
     await Promise.resolve() // so that a promise that broke last is noticed before the story ends
   }

@@ -9,6 +9,7 @@
  */
 import assert from 'node:assert/strict'
 import { RepositoryError } from '../repository-error.ts'
+import { partBytesDefault } from './part-bytes.ts'
 import type { NewObject, Store } from './store.ts'
 
 export interface StoreConformanceOptions {
@@ -90,7 +91,7 @@ const trials: [name: string, prove: Trial][] = [
   ],
   [
     'an object of any size comes back as it was, in pieces of any size',
-    async (store, { partBytes = 8 * megabyte }) => {
+    async (store, { partBytes = partBytesDefault }) => {
       const sizes = [1, frontBytes, partBytes - 1, partBytes, partBytes + 1, 3 * partBytes, 40 * megabyte]
       for (const [index, bytes] of sizes.entries()) {
         const key = someKey.replace('000000010000000000000001', `00000001000000000000000${index + 2}`)

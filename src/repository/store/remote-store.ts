@@ -3,6 +3,7 @@ import { markerKey, parseWalObjectKey } from '../object-key.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { KeepingTrial } from './keeping-trial.ts'
 import { MemoryBudget, type MemoryShare } from './memory-budget.ts'
+import { partBytesDefault } from './part-bytes.ts'
 import { RemoteObject } from './remote-object.ts'
 import { type Collected, RemoteWrite } from './remote-write.ts'
 import { type Answers, type RemoteDriver, type RemoteFeatures, type Send, sendTo } from './requests.ts'
@@ -34,7 +35,6 @@ export interface RemoteStoreOptions {
   close?: () => Promise<void>
 }
 
-const partBytesDefault = 8 * 1024 ** 2
 /** Names in a page, as the common stores have it at most. */
 const pageNames = 1_000
 /** An upload this old has lost its writer. */
