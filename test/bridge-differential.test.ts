@@ -10,18 +10,20 @@ import type { Contestant } from './differential/contestant.ts'
 import { script } from './differential/script.ts'
 import { ServerContestant } from './differential/server-contestant.ts'
 import { type Observation, Stage } from './differential/stage.ts'
-import { startPostgres } from './support/postgresql-server.ts'
+import { availableMajors, startPostgres } from './support/postgresql-server.ts'
+import { buildableMajors } from './support/server-library.ts'
 import { temporaryDirectory } from './support/unprivileged.ts'
 
 const run = promisify(execFile)
 
-// The oldest and the newest that everybody has: the contracts of an archive module of both kinds.
-const majors = [15, 18]
+const available = await availableMajors()
+const majors = (await buildableMajors()).filter(major => available.includes(major))
 const used = new Set<string>()
 
-describe("the same script is played to contrib's library and to ours", { concurrency: 2 }, () => {
+describe("the same script is played to contrib's library and to ours", { concurrency: majors.length }, () => {
   for (const major of majors) {
-    test(`in PostgreSQL ${major}, all differences are listed`, async () => {
+    test(`in PostgreSQL ${major}, all differences are listed`, async t => {
+      t.diagnostic(`PostgreSQL major covered: ${major}`)
       await using template = await temporaryDirectory()
       await using theirDirectory = await temporaryDirectory()
       await using ourDirectory = await temporaryDirectory()

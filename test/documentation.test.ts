@@ -63,3 +63,26 @@ test('--help shows the commands and options that the pages use', async () => {
     }
   }
 })
+
+test('the page for operators has every line that the bridge may write to the log', async () => {
+  const page = await read('docs/operators.md')
+  const files = [
+    ...['bridge.ts', 'declaration-refusal.ts', 'declaring-guc-registry.ts'].map(name => `src/bridge/${name}`),
+    ...['src/bridge/pg/pgarchivist.c', 'src/cli/bridge-channel.ts'],
+  ]
+  const lines: string[] = []
+  for (const file of files) {
+    const text = await read(file)
+    const inC = text.matchAll(/(?:\berrmsg|\bnode_end)\("((?:[^"\\]|\\.)*)"/g)
+    const inTypeScript = text.matchAll(/\berrmsg(?:: | = |:\n *)[`']([^`\n]*)[`'],?/g)
+    for (const [, line = ''] of [...inC, ...inTypeScript]) lines.push(line)
+  }
+  assert.ok(lines.length > 20, `found only ${lines.join(', ')}`)
+  const untold = lines.filter(line => {
+    // What is the same in each such line.
+    const parts = line.replaceAll('\\"', '"').split(/%[a-z]+|\$\{[^}]*\}/)
+    const longest = parts.toSorted((a, b) => b.length - a.length)[0] ?? ''
+    return !page.includes(longest.trim().replaceAll(/^"|"$/g, '').trim())
+  })
+  assert.deepEqual(untold, [], 'docs/operators.md does not say what to do about these')
+})

@@ -17,7 +17,12 @@ import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { sourceDirectory, sourceNames } from '../src/cli/install/compile.ts'
 import { packagesHere, packagesOf } from '../src/cli/install/packages.ts'
-import { availableMajors, type PostgresServer, startPostgres } from './support/postgresql-server.ts'
+import {
+  availableMajors,
+  type PostgresServer,
+  programDirectories,
+  startPostgres,
+} from './support/postgresql-server.ts'
 import type { Finished } from './support/running-archiver.ts'
 import { serverHeaders } from './support/server-library.ts'
 import {
@@ -233,6 +238,57 @@ test('with --destdir it is installed below that directory, and starts what is go
     stderr: '',
   })
   assert.deepEqual(await readdir(dirname(target)), [])
+})
+
+test('make with the Makefile for PGXS installs a library that archives too', async t => {
+  const major = 17
+  const programs = (await programDirectories()).get(major)
+  const includes = headers.get(major)
+  if (cannotCompile(t) || programs === undefined || includes === undefined) return
+  await using directory = await temporaryDirectory()
+  const top = await realpath(directory.path)
+  const launcher = await placeCheckout(join(top, 'checkout'))
+  const sources = join(top, 'checkout/src/bridge/pg')
+  // Objects are made beside their sources.
+  await giveAway(sources)
+  await chmod(top, 0o755)
+  await mkdir(join(top, 'include'))
+  await symlink(includes, join(top, 'include/server'))
+  const answers = {
+    '--pgxs': join(programs, '../lib/postgresql/pgxs/src/makefiles/pgxs.mk'),
+    '--pkglibdir': '/usr/lib/postgresql/17/lib',
+    '--includedir': join(top, 'include'),
+    '--pkgincludedir': join(top, 'include'),
+    '--includedir-server': includes,
+    '--version': 'PostgreSQL 17.4',
+  }
+  const cases = Object.entries(answers).map(([question, answer]) => `${question}) echo '${answer}' ;;\n`)
+  const pgConfig = await placeProgram(
+    join(top, 'pg_config'),
+    `case $1 in\n${cases.join('')}*) echo /nowhere ;;\nesac`,
+  )
+  const destdir = join(top, 'package')
+  await privateDirectory(destdir)
+  const made = await run('make', ['-C', sources, 'install', `PG_CONFIG=${pgConfig}`, `DESTDIR=${destdir}`])
+  assert.equal(made.status, 0, `${made.stdout}${made.stderr}`)
+  const library = join(destdir, answers['--pkglibdir'], 'pgarchivist.so')
+  assert.ok((await readFile(library)).includes(`\0${launcher}\0`))
+
+  const archive = join(top, 'archive')
+  await privateDirectory(archive)
+  await using server = await startPostgres({
+    major,
+    walSegmentMegabytes: 1,
+    settings: {
+      archive_mode: 'on',
+      archive_library: library,
+      'pgarchivist.module': 'basic_archive',
+      'basic_archive.archive_directory': archive,
+      log_min_messages: 'debug1',
+    },
+  })
+  const segment = await server.switchWal()
+  await logged(server, `DEBUG:  archived "${segment}" via basic_archive`)
 })
 
 test('--dry-run tells what would be done and with which command, and changes nothing', async t => {

@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { DeclaringGucRegistry } from '../src/bridge/declaring-guc-registry.ts'
+import { DeclaringGucRegistry, type ServerGuc } from '../src/bridge/declaring-guc-registry.ts'
+import { libraryGucs } from '../src/bridge/library-gucs.ts'
 import type { ToServer } from '../src/bridge/messages.ts'
 import type { LogMessage } from '../src/contract/error-report.ts'
 import { GucRegistry } from '../src/host/guc-registry.ts'
@@ -113,6 +114,22 @@ test('what the library has for itself is not a change for the module', () => {
   assert.deepEqual(registry.reload(fromServer({ 'pgarchivist.file_timeout': '30000' })), [])
 })
 
+test('what the server refuses of the rest is told after a reload, and once of what the module has declared', () => {
+  const refused = { 'pgarchivist.stop_timeout': 'later', 'pgarchivist.spool_limit': '1kB' }
+  const told = [
+    'invalid value for parameter "pgarchivist.stop_timeout": "later"',
+    '1 kB is outside the valid range for parameter "pgarchivist.spool_limit" (65536 kB .. 2147483647 kB)',
+  ]
+  for (const declared of [[], gucs]) {
+    const { registry, said } = bridged(fromServer())
+    for (const guc of declared) declare(registry, guc)
+    registry.reload(fromServer(refused))
+    assert.deepEqual(said.map(({ level, errmsg }) => `${level} ${errmsg}`).toSorted(), [
+      ...told.map(text => `WARNING ${text}`).toSorted(),
+    ])
+  }
+})
+
 test('a module may add hooks to such a declaration, and a refusal is told', () => {
   const { registry, said } = bridged(fromServer())
   const [repository] = repositoryGucs
@@ -171,20 +188,9 @@ test('a library that is older than the module does not stand in for what is conf
   })
 })
 
-// The library's own, which no module reads.
-const ofTheLibrary = [
-  'archive_ahead',
-  'file_timeout',
-  'memory_limit',
-  'module',
-  'node',
-  'start_timeout',
-  'stop_timeout',
-]
+const units: Partial<Record<string, string>> = { GUC_UNIT_KB: 'kB', GUC_UNIT_MB: 'MB', GUC_UNIT_MS: 'ms' }
 
-const units: Partial<Record<string, string>> = { GUC_UNIT_KB: 'kB' }
-
-function inPgSettings(guc: RepositoryGuc): Record<string, string | null> {
+function inPgSettings(guc: ServerGuc): Record<string, string | null> {
   const isInt = guc.type === 'int'
   const unit = (guc.flags ?? []).map(flag => units[flag]).find(each => each !== undefined)
   return {
@@ -202,19 +208,18 @@ function inPgSettings(guc: RepositoryGuc): Record<string, string | null> {
 
 describe('in a real server', () => {
   for (const major of allMajors) {
-    test(`${major} they are the ones of this list, and no others are`, async () => {
+    test(`${major} they and those of the library itself are the ones of the lists, and no others are`, async () => {
       await using server = await startPostgres({
         major,
         settings: { shared_preload_libraries: await buildServerLibrary(major) },
       })
       const columns = 'name, vartype, unit, min_val, max_val, boot_val, context, short_desc, extra_desc'
       const rows = await server.query(
-        `SELECT ${columns} FROM pg_settings WHERE name LIKE 'pgarchivist.%' AND name <> ALL ($1) ORDER BY name COLLATE "C"`,
-        [ofTheLibrary.map(name => `pgarchivist.${name}`)],
+        `SELECT ${columns} FROM pg_settings WHERE name LIKE 'pgarchivist.%' ORDER BY name COLLATE "C"`,
       )
       assert.deepEqual(
         rows,
-        gucs.map(inPgSettings).toSorted((a, b) => (a['name']! < b['name']! ? -1 : 1)),
+        [...libraryGucs, ...gucs].map(inPgSettings).toSorted((a, b) => (a['name']! < b['name']! ? -1 : 1)),
       )
       for (const guc of gucs) {
         assert.equal(guc.context, 'PGC_SIGHUP')

@@ -13,6 +13,7 @@ import { GucRegistry, type SettingChange } from '../host/guc-registry.ts'
 import { type Settings, settingKey } from '../host/settings.ts'
 import { declarationRefusal, declarationsMax, prefixRefusal, reservationsMax } from './declaration-refusal.ts'
 import { replacementCharacter } from './frame.ts'
+import { libraryGucs } from './library-gucs.ts'
 import type { SettingDeclaration, ToServer } from './messages.ts'
 
 const int32Min = '-2147483648'
@@ -38,6 +39,9 @@ export class DeclaringGucRegistry extends GucRegistry {
   readonly #filter: RefusalFilter
   /** By lower-case name. */
   readonly #inServer: ReadonlyMap<string, SettingDeclaration>
+  /** Those of the library that this module has not declared, for what the server refuses of them and keeps silent about. */
+  readonly #ofLibrary: GucRegistry
+  readonly #declaredOfLibrary = new Set<string>()
   /** What the server has said; the library in it may be older than this end. */
   #told: Settings = new Map()
   readonly #reserved = new Set<string>()
@@ -50,14 +54,18 @@ export class DeclaringGucRegistry extends GucRegistry {
     this.#send = send
     this.#filter = filter
     this.#inServer = new Map(inServer.map(each => [settingKey(each.name), settingDeclarationOf(each)]))
+    this.#ofLibrary = new GucRegistry({ log })
+    for (const guc of [...libraryGucs, ...inServer]) defineIn(this.#ofLibrary, guc)
   }
 
   override load(settings: Settings): void {
     this.#told = this.#ofModules(settings)
+    this.#ofLibrary.load(this.#undeclaredOfLibrary(settings))
     super.load(this.#told)
   }
 
   override reload(settings: Settings): SettingChange[] {
+    this.#ofLibrary.reload(this.#undeclaredOfLibrary(settings))
     const changes = super.reload(this.#ofModules(settings))
     for (const { name, value = '' } of changes) this.#warnUnlessUtf8(name, value)
     return changes
@@ -114,11 +122,16 @@ export class DeclaringGucRegistry extends GucRegistry {
     return new Map([...settings].filter(([key]) => !isOwn(key) || this.#inServer.has(key)))
   }
 
+  #undeclaredOfLibrary(settings: Settings): Settings {
+    return new Map([...settings].filter(([key]) => isOwn(key) && !this.#declaredOfLibrary.has(key)))
+  }
+
   /** Defines it on this end, and on the server's if that is without fault. */
   #declare<T>(declaration: SettingDeclaration, define: () => GucVariable<T>): GucVariable<T> {
     const key = settingKey(declaration.name)
     if (isOwn(key)) {
       this.#expectInServer(key, declaration)
+      this.#declaredOfLibrary.add(key)
       this.#warnUnlessUtf8(declaration.name, this.#told.get(key)?.value ?? '')
       return define()
     }
@@ -194,6 +207,22 @@ function settingDeclarationOf(guc: ServerGuc): SettingDeclaration {
       return stringDeclaration(guc)
     default:
       return guc satisfies never
+  }
+}
+
+function defineIn(registry: GucRegistry, guc: ServerGuc): void {
+  switch (guc.type) {
+    case 'bool':
+      registry.defineBool(guc)
+      return
+    case 'int':
+      registry.defineInt(guc)
+      return
+    case 'string':
+      registry.defineString(guc)
+      return
+    default:
+      guc satisfies never
   }
 }
 

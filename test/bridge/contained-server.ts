@@ -64,7 +64,11 @@ export class ContainedServer extends PostgresServer {
     const isRoot = unprivileged.uid !== undefined
     const namespace = [...(isRoot ? [] : ['--user', '--map-current-user']), '--pid', '--fork', '--kill-child']
     const identity = isRoot
-      ? ['setpriv', `--reuid=${unprivileged.uid}`, `--regid=${unprivileged.gid}`, '--clear-groups', '--']
+      ? [
+          // The kernel forgets what --kill-child has set when a process becomes another user's.
+          ...['setpriv', '--pdeathsig', 'KILL', `--reuid=${unprivileged.uid}`, `--regid=${unprivileged.gid}`],
+          ...['--clear-groups', '--'],
+        ]
       : []
     // If the test process ends in whatever way, so does all that is in the namespace.
     const command = ['--pdeathsig', 'KILL', 'unshare', ...namespace, '--mount-proc', '--', ...identity]

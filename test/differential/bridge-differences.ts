@@ -13,7 +13,6 @@ const missingLibrary = 'the library does not exist, and is then the old one'
 const protectedCopy = 'an identical copy in the archive may only be read'
 const killed = 'the archiver is killed while it archives, and another file comes a second time'
 const afterKilled = ['the server is stopped while the archiver has much to do', 'the server is started again']
-const afterStop = ['a standby finds a file that became ready before', 'the server is started again']
 
 /**
  * Where the server's archiver with our library and our basic_archive differs from the same archiver with contrib's, as
@@ -147,17 +146,6 @@ export const bridgeDifferences: BridgeDifference[] = [
         part: 'archiver',
         line: /^DEBUG: {2}configuration file "<data>\/postgresql.conf" contains errors; unaffected changes were applied$/,
       },
-    ],
-  },
-  {
-    title: 'What the last cycle archives may not be counted',
-    reason:
-      'Before version 18 the statistics are written while the archiver makes its last cycle. Ours needs some milliseconds more.',
-    isOfTiming: true,
-    majors: [15],
-    scenes: afterStop,
-    changes: [
-      { kind: 'counts differ', statistics: ['archived_count', 'last_archived_wal', 'last_archived_time'] },
     ],
   },
   {

@@ -46,7 +46,7 @@ export interface Contestant extends AsyncDisposable {
   readonly archivesInRecovery: boolean
   /** Does it end where both a library and a command are set? */
   readonly refusesBothSet: boolean
-  /** Do its statistics include all of what it archives after the server has been told to stop? */
+  /** Do its statistics include what it archives in its last cycle, when the server has been told to stop? */
   readonly countsLastCycle: boolean
   /** Does it archive a file again at once whose status it could not change? */
   readonly repeatsAtOnce: boolean

@@ -42,7 +42,11 @@ export const script: Scene[] = [
     statistics: 'unreachable',
     async play(stage) {
       const last = await stage.upcomingSegment()
-      await stage.contestant.stop()
+      await stage.pause()
+      const stopped = stage.contestant.stop()
+      await stage.lastCycleBegins()
+      stage.resume()
+      await stopped
       stage.note(`archived in the last cycle: ${await stage.isDone(last)}`)
     },
   },
@@ -313,7 +317,7 @@ export const script: Scene[] = [
       stage.resume()
       await held.opened()
       const stopped = stage.contestant.stop()
-      await stage.shutdownRequested()
+      await stage.lastCycleBegins()
       await held.release()
       await stopped
     },

@@ -250,10 +250,21 @@ export class Stage {
     })
   }
 
-  async shutdownRequested(): Promise<void> {
-    await this.#await('the shutdown has begun', async () =>
-      (await this.#lines()).some(({ text }) => text === 'LOG:  received fast shutdown request'),
-    )
+  /**
+   * From here on all or nothing that is archived is counted. Before version 18 the server writes its statistics when it
+   * has made its last checkpoint, while its archiver still works; without waiting for that, how much is counted would
+   * depend on which of them is faster.
+   */
+  async lastCycleBegins(): Promise<void> {
+    if (this.contestant.countsLastCycle) {
+      await this.#await('the shutdown has begun', async () =>
+        (await this.#lines()).some(({ text }) => text === 'LOG:  received fast shutdown request'),
+      )
+    } else {
+      // There while the server is down, and gone when it has been read at the start.
+      const written = join(this.contestant.server.dataDirectory, 'pg_stat/pgstat.stat')
+      await this.#await('the statistics are written', async () => (await stat(written)).isFile())
+    }
   }
 
   /** The server takes connections, also where it has crashed and starts again by itself. */
@@ -333,9 +344,9 @@ export class Stage {
       statistics = await this.contestant.statistics()
       if (areIncomplete) return statistics.last_archived_wal === this.#lastSegment
       const attempts = (await this.#archiverLines()).filter(line => attempt.test(line)).length
-      const most = attempts + this.#attemptsWhileDown
+      const expected = attempts + (this.contestant.countsLastCycle ? this.#attemptsWhileDown : 0)
       const counted = statistics.archived_count + statistics.failed_count - before
-      return counted <= most && counted >= (this.contestant.countsLastCycle ? most : attempts)
+      return counted === expected
     })
     return statistics
   }

@@ -35,6 +35,17 @@ extern PGDLLEXPORT void _PG_archive_module_init(ArchiveModuleCallbacks *cb);
 #define arch_module_check_errdetail(...) ((void) 0)
 #endif
 
+/*
+ * What one major has and another has not.  A server that loads the library of
+ * another major says so when it finds the version, unless the linker has
+ * missed something before that; it misses nothing that is weak.
+ */
+#if PG_VERSION_NUM < 160000
+#pragma weak GetNumConfigOptions
+#elif PG_VERSION_NUM >= 170000
+#pragma weak arch_module_check_errdetail_string
+#endif
+
 /* All settings that exist in this process; the array is palloc'd since 16. */
 static inline struct config_generic **
 compat_guc_variables(int *count)
