@@ -130,7 +130,9 @@ async function make(place: string, options: CorpusOptions): Promise<void> {
     throw new Error(`the server did not write ${segments} segments after "${first}"`)
   }
   if ((corpus.at(-1) ?? '') <= consistent) {
-    throw new Error(`the base backup needs WAL up to "${consistent}", which is more than ${segments} segments`)
+    throw new Error(
+      `the base backup needs WAL up to "${consistent}", which is more than ${segments} segments`,
+    )
   }
   const wal = join(place, 'wal')
   await mkdir(wal)
