@@ -37,8 +37,9 @@ export async function openRepository(
   const owner = process.geteuid?.() === 0 ? cluster : undefined
   // A command outlives an archiver that is killed, and then works beside that of the next one.
   const role = options.role === 'archive-push' ? `archive-push ${process.pid}` : (options.role ?? 'reader')
+  const writer = [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0')
   const store: Store = await openStore(url, {
-    writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
+    writer,
     isGroupReadable,
     owner,
   })
@@ -50,7 +51,7 @@ export async function openRepository(
     known:
       dataDirectory === undefined
         ? undefined
-        : new KnownRepositoriesFile({ files: realFiles, dataDirectory, isGroupReadable, owner }),
+        : new KnownRepositoriesFile({ files: realFiles, dataDirectory, isGroupReadable, owner, writer }),
     ...(created && { created }),
   })
 }
