@@ -12,6 +12,8 @@ import { removeIfThere } from './whole-file.ts'
 
 /** After this long without a segment taken or a question it is not worth to be there. */
 const idleMs = 60_000
+/** A server that has ended its recovery asks for the history of the timeline that it has left. */
+const lastQuestionsMs = 2_000
 /** How often it is looked whether settings or timelines have changed; whatever else happens is noticed at once. */
 const lookIntervalMs = 1_000
 /** How many segments are fetched ahead at first. A recovery that is slow, or soon over, shall not fetch much in vain. */
@@ -102,14 +104,17 @@ export class Fetcher {
   async #work(): Promise<FetcherEnd> {
     const { clock, recovery } = this.#options
     let lookedMs = Number.NEGATIVE_INFINITY
+    let overMs: number | undefined
     for (;;) {
       // From here on, so that nothing that happens meanwhile is missed.
       const woken = new Promise<void>(resolve => (this.#wake = resolve))
       // Before anything else is looked at: what follows is true of a moment after they were asked.
       const questions = await this.#options.spool.questions()
       const state = await recovery.look()
-      if (state !== 'goes on') return state === 'gone' ? 'server is gone' : 'recovery is over'
+      if (state === 'gone') return 'server is gone'
       const now = clock.monotonic()
+      if (state === 'over') overMs ??= now
+      if (overMs !== undefined && now - overMs > lastQuestionsMs) return 'recovery is over'
       if (questions.length > 0 || now - lookedMs >= lookIntervalMs) {
         lookedMs = now
         if (await this.#options.haveSettingsChanged()) return 'settings have changed'
@@ -118,7 +123,7 @@ export class Fetcher {
       await this.#follow()
       for (const question of questions) await this.#take(question)
       if (clock.monotonic() - this.#lastTakenMs > idleMs) return 'idle'
-      await this.#fetchAhead()
+      if (overMs === undefined) await this.#fetchAhead()
       await this.#wait(woken)
     }
   }
