@@ -94,6 +94,7 @@ export class LocalStore implements Store {
     try {
       await this.#directories.prepare(place.directory)
       await this.#directories.requireInside(place.directory)
+      await this.#directories.requireOwnDisk(place.directory)
       if (!options.replace && (await exists(this.#files, this.#path(key)))) {
         await removeLeftovers(this.#files, place)
         return 'exists'
