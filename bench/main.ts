@@ -103,8 +103,10 @@ async function machine() {
   }
 }
 
+/** In a log each step has its line, and the time: who reads it later wants to know what took how long. */
 function progress(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`)
+  else if (text !== '') process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
 }
 
 async function main(): Promise<number> {

@@ -78,7 +78,9 @@ export async function restoreOnce(
     })
     const deadline = server.startedAt + Math.max(limitMsMin, corpus.segments.length * limitMsPerSegment)
     while (!recoveryEnd.test(await server.log())) {
-      await server.requireAlive()
+      await server.requireAlive().catch((error: unknown) => {
+        throw new Error(`${contestant.name}: ${error instanceof Error ? error.message : String(error)}`)
+      })
       if (Date.now() > deadline) {
         const log = tail(await server.log())
         throw new Error(`${contestant.name} has not restored everything; the log ends with:\n${log}`)

@@ -111,12 +111,14 @@ async function make(place: string, options: CorpusOptions): Promise<void> {
   })
   progress(`${workload.name}: making the tables`)
   await server.query(workload.schema)
+  // Otherwise autovacuum does it while the backup is taken, which then ends many segments after it has begun.
+  await server.query('VACUUM')
   await mkdir(place)
   await chmod(place, 0o755)
   await server.switchWal()
   const backup = join(place, 'backup')
-  const { startLsn } = await server.baseBackup(backup, { wal: false })
-  const first = await segmentOf(server, startLsn)
+  const { startLsn, endLsn } = await server.baseBackup(backup, { wal: false })
+  const [first, consistent] = [await segmentOf(server, startLsn), await segmentOf(server, endLsn)]
   progress(`${workload.name}: writing ${segments} segments of WAL`)
   await write(server, workload, startLsn, segments, signal)
   const last = await server.switchWal()
@@ -126,6 +128,11 @@ async function make(place: string, options: CorpusOptions): Promise<void> {
   const corpus = names.slice(names.indexOf(first)).slice(0, segments + 1)
   if (corpus.length <= segments || (corpus.at(-1) ?? '') > last || corpus[0] !== first) {
     throw new Error(`the server did not write ${segments} segments after "${first}"`)
+  }
+  if ((corpus.at(-1) ?? '') <= consistent) {
+    throw new Error(
+      `the base backup needs WAL up to "${consistent}", which is more than ${segments} segments`,
+    )
   }
   const wal = join(place, 'wal')
   await mkdir(wal)

@@ -20,7 +20,7 @@ async function encrypted(
   recipients: readonly string[],
   step: number,
 ): Promise<Buffer> {
-  const age = await AgeEncryptor.create(recipients)
+  const age = new AgeEncryptor(recipients)
   const pieces = [age.header]
   for (let at = 0; at < plaintext.length; at += step)
     pieces.push(age.encrypt(plaintext.subarray(at, at + step)))
@@ -31,7 +31,7 @@ async function encrypted(
 async function decrypted(file: Uint8Array, identities: readonly string[], step: number): Promise<Buffer> {
   const age = new AgeDecryptor(identities)
   const pieces: Uint8Array[] = []
-  for (let at = 0; at < file.length; at += step) pieces.push(await age.decrypt(file.subarray(at, at + step)))
+  for (let at = 0; at < file.length; at += step) pieces.push(age.decrypt(file.subarray(at, at + step)))
   pieces.push(age.end())
   return Buffer.concat(pieces)
 }

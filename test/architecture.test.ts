@@ -35,7 +35,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 /** What one directory may import besides, because nobody else should need it. */
 const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   // zlib touches nothing but the bytes that it is given.
-  'repository/codec': ['hash-wasm', 'age-encryption', 'node:stream', 'node:zlib'],
+  'repository/codec': ['hash-wasm', 'node:stream', 'node:zlib'],
   // The agents that hold the connections of the client.
   'repository/store/azure': ['@azure/storage-blob', 'node:http', 'node:https', 'node:stream'],
   'repository/store/s3': ['@aws-sdk/client-s3', 'node:http', 'node:https', 'node:stream'],
@@ -133,11 +133,7 @@ test('packages are imported by the command line only, by the codec, and by store
 test('codec and stores import their packages when they need them, because most commands do not', async () => {
   for (const { name, text } of await sourceFiles()) {
     if (mayImportHere[path.dirname(name)] === undefined) continue
-    assert.doesNotMatch(
-      withoutComments(text),
-      /^import (?!type )[^(]*?'(hash-wasm|age-encryption|ssh2)'/m,
-      `src/${name}`,
-    )
+    assert.doesNotMatch(withoutComments(text), /^import (?!type )[^(]*?'(hash-wasm|ssh2)'/m, `src/${name}`)
   }
 })
 

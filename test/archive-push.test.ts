@@ -8,6 +8,8 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { identityOf } from '../src/host/file-identity.ts'
+import { realFiles } from '../src/system/real-files.ts'
 import { RestoreStage, systemIdentifier } from './restore/restore-stage.ts'
 import { startPostgres } from './support/postgresql-server.ts'
 import { checkout, privateDirectory, temporaryDirectory, unprivileged } from './support/unprivileged.ts'
@@ -204,9 +206,29 @@ test('a note of a process that does not live is not believed', async () => {
     await rm(await at.stage.objectPath(first), { force: true })
   }
   // Of one that lives, about this very file: nothing is archived a second time.
-  await at.stage.put(`${notes}/state`, `${boot} ${process.pid} ${start}\n:::::\n`)
+  await at.stage.put(`${notes}/state`, `${boot} ${process.pid} ${start}\n:::::\nend\n`)
   assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
   assert.deepEqual(await at.objects(), [])
+  // What is noted of the files of settings has to be so, all of it.
+  const conf = at.stage.path('postgresql.conf')
+  const configuration = { path: conf, identity: identityOf(await realFiles.stat(conf)) }
+  const note = (...lines: string[]) =>
+    at.stage.put(`${notes}/state`, [`${boot} ${process.pid} ${start}`, ':::::', ...lines, ''].join('\n'))
+  await note(configuration.identity, conf, 'end')
+  assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
+  assert.deepEqual(await at.objects(), [])
+  for (const lines of [
+    [configuration.identity, conf],
+    [configuration.identity, `${conf}.else`, 'end'],
+    [configuration.identity.replace(/.$/, 'x'), conf, 'end'],
+    [configuration.identity, 'end'],
+  ]) {
+    await note(...lines)
+    assert.equal((await at.push([`pg_wal/${first}`])).status, 0)
+    assert.deepEqual(await at.objects(), [first], lines.join(', '))
+    await rm(await at.stage.objectPath(first), { force: true })
+  }
+  await note(configuration.identity, conf, 'end')
   // About another file of this name.
   await at.ready(1, 3)
   assert.equal((await at.push([`pg_wal/${first}`])).status, 0)
@@ -247,6 +269,14 @@ test('a server that has a backlog is helped by a process that archives ahead, wh
   }
   const state = await readFile(join(dataDirectory, 'pg_wal/pgsql_tmp.archive-push/state'), 'utf8')
   const helper = Number(state.split(' ')[1])
+  const named = state
+    .split('\n')
+    .slice(2)
+    .filter((_, index) => index % 2 === 1)
+  for (const name of ['postmaster.opts', 'postgresql.conf', 'postgresql.auto.conf']) {
+    assert.ok(named.includes(join(dataDirectory, name)), name)
+  }
+  assert.ok(state.endsWith('\nend\n'))
   assert.match(await readFile(`/proc/${helper}/cmdline`, 'latin1'), /^pgarchivist: archive-push/)
   const done = (await status()).map(name => name.slice(0, -'.done'.length))
   const stored = (await readdir(repository, { recursive: true })).filter(isObject).map(baseName)

@@ -39,6 +39,7 @@ async function read(contents: Contents, files: Files = realFiles): Promise<Confi
     ),
     errors: result.errors.map(error => ({ ...error, errmsg: anonymous(error.errmsg) })),
     notices: result.notices.map(notice => ({ ...notice, errmsg: anonymous(notice.errmsg) })),
+    sources: result.sources.map(anonymous),
     fileWithErrors: result.fileWithErrors && anonymous(result.fileWithErrors),
   }
 }
@@ -185,6 +186,7 @@ test('a data directory without any configuration file gives no settings and no c
     settings: new Map(),
     errors: [],
     notices: [],
+    sources: [`${directory.path}/postgresql.auto.conf`],
     fileWithErrors: undefined,
   })
 })
@@ -192,7 +194,7 @@ test('a data directory without any configuration file gives no settings and no c
 test('files include others, relative to themselves, at the place where they say so', async () => {
   // Directories list their files in no order, and never in the one that would hide a mistake.
   const files = { ...realFiles, list: async (path: string) => (await realFiles.list(path)).toReversed() }
-  const { settings, errors, notices } = await read(
+  const { settings, errors, notices, sources } = await read(
     {
       'postgresql.conf':
         "x.a = 1\nx.b = 1\nINCLUDE 'sub/one.conf'\nx.b = 9\n" +
@@ -214,6 +216,21 @@ test('files include others, relative to themselves, at the place where they say 
   assert.deepEqual(notices, [
     { level: 'LOG', errmsg: 'skipping missing configuration file "DIR/sub/none.conf"' },
   ])
+  assert.deepEqual(
+    sources,
+    [
+      'postgresql.conf',
+      'sub/one.conf',
+      'two.conf',
+      'sub/none.conf',
+      'sub/d',
+      'sub/d/B.conf',
+      'sub/d/a.conf',
+      'sub/d/b.conf',
+      'sub/d/c.conf',
+      'postgresql.auto.conf',
+    ].map(each => `DIR/${each}`),
+  )
   const found = [...settings.values()].map(({ name, value, sourcefile, sourceline }) => [
     name,
     value,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { execFile, execFileSync, spawn } from 'node:child_process'
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { constants } from 'node:fs'
+import { closeSync, constants, openSync } from 'node:fs'
 import {
   chmod,
   copyFile,
@@ -359,5 +359,38 @@ test('a pipe to which others write as well stays as it is', async () => {
   } finally {
     child.kill('SIGKILL')
     await ended
+  }
+})
+
+test('a named pipe that nobody reads any more keeps nobody waiting', async () => {
+  await using directory = await temporaryDirectory()
+  const path = join(directory.path, 'log')
+  execFileSync('mkfifo', [path])
+  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const writer = openSync(path, constants.O_WRONLY)
+  closeSync(reader)
+  try {
+    const stdio = ['ignore', 'pipe', writer] as const
+    const { status, stdout } = spawnSync(launcher, ['--version'], { stdio: [...stdio], timeout: 60_000 })
+    assert.equal(status, 0)
+    assert.match(stdout.toString(), /^\d+\.\d+\.\d+\n$/)
+  } finally {
+    closeSync(writer)
+  }
+})
+
+test('help shows no default that is nothing', async () => {
+  for (const command of [
+    'archiver',
+    'info',
+    'archive-get',
+    'verify',
+    'archive-push',
+    'install',
+    'uninstall',
+  ]) {
+    const { stdout } = spawnSync(launcher, [command, '--help'])
+    assert.match(stdout.toString(), /^Usage: /)
+    assert.doesNotMatch(stdout.toString(), /default: (\[\]|""|undefined)/, command)
   }
 })

@@ -6,6 +6,7 @@ import { chmod, chown, mkdir, readdir, rename, rm, stat, symlink, writeFile } fr
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { LocalStore } from '../src/repository/store/local-store.ts'
+import type { Files } from '../src/system/files.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { failure, keyOf, realStage } from './support/repository-stage.ts'
 import { becomeUnprivileged, unprivileged } from './support/unprivileged.ts'
@@ -77,6 +78,61 @@ test('a directory that becomes a link under a running process is noticed', async
     /^SETTINGS: ".*" leads out of the repository, to ".*\/outside"\n/,
   )
   assert.equal((await readdir(join(stage.above, 'outside'))).length, 1)
+})
+
+test('on a disk that is mounted below the root nothing is written, because it would be missed by nobody', async () => {
+  for (let level = 1; level <= 4; level++) {
+    await using stage = await stageWithFile()
+    const mounted = join(stage.root, ...keyOf(name).split('/').slice(0, level))
+    const isOnIt = (path: string) => path === mounted || path.startsWith(`${mounted}/`)
+    // From one moment to the next, as a mount is.
+    let isMounted = false
+    const files: Files = {
+      ...realFiles,
+      stat: async path => {
+        const status = await realFiles.stat(path)
+        return isMounted && isOnIt(path) ? { ...status, device: status.device + 1n } : status
+      },
+    }
+    const known = stage.start({ files })
+    await known.archive(name)
+    isMounted = true
+    // A process that knows the directory from before, and one that does not.
+    for (const { archive, fetch } of [known, stage.start({ files })]) {
+      const said = await failure(archive(next))
+      assert.match(
+        said,
+        /^SETTINGS: ".*" is on another file system than repository directory ".*"\nHINT: Mount the disk as/,
+      )
+      // What is there can be read, wherever it is.
+      assert.ok(await fetch(name))
+    }
+    await assert.rejects(stat(stage.objectPath(next)), { code: 'ENOENT' })
+    isMounted = false
+    assert.equal(await stage.start({ files }).archive(next), 'archived')
+  }
+})
+
+test('a mount below the root is recognized as the kernel tells it', async () => {
+  assert.equal(process.geteuid?.(), 0, 'this has to be run by root, which can mount disks')
+  await using stage = await stageWithFile()
+  const [cluster = ''] = keyOf(name).split('/')
+  const at = join(stage.root, cluster, 'wal')
+  const program = `
+    import { openRepository } from '${join(import.meta.dirname, '../src/cli/open-repository.ts')}'
+    import { walSource } from '${join(import.meta.dirname, '../src/modules/repository.ts')}'
+    import { realFiles } from '${join(import.meta.dirname, '../src/system/real-files.ts')}'
+    const repository = await openRepository({ scheme: 'file', directory: '${stage.root}' }, {})
+    const cluster = { systemIdentifier: '${cluster}', walSegmentBytes: undefined, pageMagic: undefined }
+    const options = { cluster, headerCheck: false, compressionLevel: 1, recipients: [] }
+    const source = walSource(realFiles, '${next}', '${join(stage.data, 'pg_wal', next)}')
+    console.log(await repository.archive(source, options).catch(error => error.message))`
+  await writeFile(join(stage.above, 'program.ts'), program)
+  const mount = `mount -t tmpfs -o mode=777 tmpfs '${at}' && exec "$@"`
+  const archive = [process.execPath, '--disable-warning=ExperimentalWarning', join(stage.above, 'program.ts')]
+  const said = execFileSync('unshare', ['-m', 'sh', '-c', mount, 'sh', ...archive]).toString()
+  assert.equal(said, `"${at}" is on another file system than repository directory "${stage.root}"\n`)
+  assert.equal(execFileSync(archive[0] ?? '', archive.slice(1)).toString(), 'archived\n')
 })
 
 test('a link within the repository is followed', async () => {

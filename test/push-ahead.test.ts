@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { identityOf, PushAhead } from '../src/host/push-ahead.ts'
+import { identityOf } from '../src/host/file-identity.ts'
+import { PushAhead } from '../src/host/push-ahead.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedClock } from '../src/system/simulated-clock.ts'
 import { SimulatedDisk } from '../src/system/simulated-files.ts'

@@ -190,8 +190,8 @@ test('a value that is refused on reload is one line that does not repeat it, and
     [
       { repository: 's3://me:S3cr3t@bucket' },
       [
-        'WARNING: invalid value for parameter "pgarchivist.repository": repository "s3://…@bucket" has an unknown scheme "s3"',
-        'HINT: This version knows "file:///directory", "s3://bucket/prefix", "azure://container/prefix" and "sftp://user@host/directory".',
+        'WARNING: invalid value for parameter "pgarchivist.repository": repository "s3://…@bucket" holds credentials',
+        'HINT: Every role may see this setting: put credentials into the environment of the server, or into a file that "profile" names a part of.',
       ],
     ],
     [

@@ -76,7 +76,7 @@ class Stage implements AsyncDisposable {
     return stage
   }
 
-  start(position: string, options: Partial<FetcherOptions> = {}): void {
+  start(position: string | undefined, options: Partial<FetcherOptions> = {}): void {
     assert.ok(self)
     const clock: Clock = {
       now: () => this.now,
@@ -95,8 +95,7 @@ class Stage implements AsyncDisposable {
       source: { repository: this.archive, systemIdentifier: '1', identities: async () => [] },
       sourceMark: 'mark',
       walDirectory: this.wal,
-      segmentBytes,
-      position,
+      delivered: position === undefined ? undefined : { name: position, segmentBytes },
       filesAtOnce: 2,
       limitBytes: 1e9,
       recovery: { look: async () => this.state },
@@ -243,13 +242,13 @@ test('at a segment that is not there it stops, and tries again only when the ser
   await until('some looks', () => stage.now > then + 20)
   assert.deepEqual(stage.archive.asked.toSorted(), asked)
 
-  await stage.spool.writePosition(nameOf(4), 'mark', process.pid)
+  await stage.spool.writePosition({ name: nameOf(4), segmentBytes }, 'mark', process.pid)
   await stage.hasFetched(range(5, 6))
   // Where one was not there, those behind it are not asked for before there is one again: each costs a request.
   await until('the end is found', () => stage.archive.asked.includes(nameOf(7)) && stage.archive.atOnce === 0)
   stage.archive.asked.length = 0
   const last = stage.now
-  await stage.spool.writePosition(nameOf(8), 'mark', process.pid)
+  await stage.spool.writePosition({ name: nameOf(8), segmentBytes }, 'mark', process.pid)
   await until('more looks', () => stage.now > last + 20)
   assert.deepEqual(stage.archive.asked, [nameOf(9)])
 })
@@ -265,7 +264,7 @@ test('what cannot be fetched is left for the server to find out, and what was be
   // It fails none of the others.
   await stage.hasFetched([...range(1, 2), ...range(4, 8)])
   stage.archive.before = before
-  await stage.spool.writePosition(nameOf(3), 'mark', process.pid)
+  await stage.spool.writePosition({ name: nameOf(3), segmentBytes }, 'mark', process.pid)
   await stage.hasFetched(range(4, 9))
 })
 
@@ -304,9 +303,9 @@ test('it follows the server to another place and another timeline, and throws aw
   stage.archive.add(2, 30, 2)
   stage.start(nameOf(0))
   await stage.hasFetched(range(1, 5))
-  await stage.spool.writePosition(nameOf(3, 2), 'mark', process.pid)
+  await stage.spool.writePosition({ name: nameOf(3, 2), segmentBytes }, 'mark', process.pid)
   await stage.hasFetched(range(4, 13, 2))
-  await stage.spool.writePosition(nameOf(19, 2), 'mark', process.pid)
+  await stage.spool.writePosition({ name: nameOf(19, 2), segmentBytes }, 'mark', process.pid)
   await stage.hasFetched(range(20, 30, 2))
 })
 

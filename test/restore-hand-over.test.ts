@@ -11,7 +11,7 @@ import { plaintextDigest } from '../src/repository/codec/plaintext-digest.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 import { handOver } from '../src/restore/hand-over.ts'
 import { identityOf, type ProcessIdentity, printIdentity } from '../src/restore/process-identity.ts'
-import { Spool, sourceMark } from '../src/restore/spool.ts'
+import { type Answer, type Question, Spool, sourceMark } from '../src/restore/spool.ts'
 import { realClock } from '../src/system/clock.ts'
 import type { Files } from '../src/system/files.ts'
 import { realFiles } from '../src/system/real-files.ts'
@@ -189,6 +189,89 @@ for (const [doubt, cause] of doubts) {
   })
 }
 
+/** Answers one question as a fetcher would that has found out `answer`, and returns what was asked. */
+async function answerOnce(fetched: FetchedStage, answer: Answer): Promise<string> {
+  const { spool } = fetched
+  let asked: Question | undefined
+  await until('somebody asks', async () => ([asked] = await spool.questions())[0] !== undefined)
+  assert.ok(asked)
+  await spool.takeQuestion(asked)
+  // It has to belong to the server's user when it appears.
+  await spool.answer({ ...asked, id: 'to-come' }, answer, process.pid)
+  await giveAway(spool.path('answer.to-come'))
+  await rename(spool.path('answer.to-come'), spool.path(`answer.${asked.id}`))
+  return asked.name
+}
+
+for (const shell of [[], ['/bin/bash', '--posix']]) {
+  test(`the launcher asks the fetcher for what it does not find${shell.length ? ', with bash as shell' : ''}`, async () => {
+    await using fetched = await FetchedStage.create()
+    const { stage } = fetched
+    const other = '00000001000000A900000066'
+    const ask = async (wanted: string, dest: string, answer: Answer) => {
+      const [got, asked] = await Promise.all([
+        stage.get(wanted, { env: withoutNode, dest, shell }),
+        answerOnce(fetched, answer),
+      ])
+      assert.equal(asked, wanted)
+      return got
+    }
+    const silent = { signal: null, stdout: '', stderr: '' }
+    assert.deepEqual(await ask(other, 'pg_wal/RECOVERYXLOG', 'not-there'), { status: 1, ...silent })
+    assert.deepEqual(await ask('00000002.history', 'pg_wal/RECOVERYHISTORY', 'not-there'), {
+      status: 1,
+      ...silent,
+    })
+    const { status, stderr } = await ask(other, 'pg_wal/RECOVERYXLOG', 'unknown')
+    assert.equal(status, 205)
+    assert.match(stderr, /^pgarchivist: "\/bin\/false" is not a Node/)
+    // It says so, but it is not there: the launcher looks for itself.
+    assert.equal((await ask(other, 'pg_wal/RECOVERYXLOG', 'fetched')).status, 205)
+
+    await rename(fetched.spool.path(name), fetched.spool.path('00000002.history'))
+    const identity = await fetched.spool.fileIdentity(boot, '00000002.history')
+    const verified = { identity, digest: 'x', source: fetched.source }
+    const [got] = await Promise.all([
+      stage.get('00000002.history', { env: withoutNode, dest: 'pg_wal/RECOVERYHISTORY', shell }),
+      until('it asks', async () => (await fetched.spool.questions()).length > 0).then(async () => {
+        await fetched.spool.writeVerified('00000002.history', verified, process.pid)
+        await giveAway(fetched.spool.verifiedPath('00000002.history'))
+        await answerOnce(fetched, 'fetched')
+      }),
+    ])
+    assert.deepEqual(got, { status: 0, ...silent })
+    assert.ok(content.equals(await readFile(stage.path('pg_wal/RECOVERYHISTORY'))))
+  })
+}
+
+test('a standby is told, too, that a file is not there', async () => {
+  await using fetched = await FetchedStage.create()
+  await fetched.stage.put('standby.signal', '')
+  const other = '00000001000000A900000066'
+  const [got] = await Promise.all([
+    fetched.stage.get(other, { env: withoutNode }),
+    answerOnce(fetched, 'not-there'),
+  ])
+  assert.equal(got.status, 1)
+})
+
+test('a question that nobody takes is taken back, and Node asked', async () => {
+  await using fetched = await FetchedStage.create()
+  const { status } = await fetched.stage.get('00000001000000A900000066', { env: withoutNode })
+  assert.equal(status, 205)
+  assert.deepEqual(await fetched.spool.questions(), [])
+})
+
+test('an answer counts only for the question that it was given to', async () => {
+  await using fetched = await FetchedStage.create()
+  const { spool } = fetched
+  await spool.answer({ id: 'of-before', name }, 'not-there', process.pid)
+  const getting = fetched.stage.get('00000001000000A900000066', { env: withoutNode })
+  await until('somebody asks', async () => (await spool.questions()).length > 0)
+  await spool.answer({ id: 'another', name }, 'not-there', process.pid)
+  assert.equal((await getting).status, 205)
+})
+
 /** Makes it look as if this process were a server that recovers there. */
 async function pretendRecovery(stage: RestoreStage): Promise<void> {
   await stage.put('recovery.signal', '')
@@ -277,6 +360,65 @@ test('a command leaves a fetcher behind that is nobody’s child, holds nothing 
   }
 })
 
+test('what is not there leaves a fetcher, which then answers without Node, each time anew', async () => {
+  await using stage = await RestoreStage.create()
+  await stage.archive(name, content)
+  await pretendRecovery(stage)
+  const history = '00000002.history'
+  const dest = 'pg_wal/RECOVERYHISTORY'
+  try {
+    const notThere = { status: 1, signal: null, stdout: '', stderr: '' }
+    assert.deepEqual(await stage.get(history, { dest }), notThere)
+    assert.deepEqual(await stage.get(history, { dest, env: withoutNode }), notThere)
+    const pid = await fetcherPid(stage.data)
+    const delivered = { ...notThere, status: 0 }
+    assert.deepEqual(await stage.get(name, { env: withoutNode }), delivered)
+    assert.ok(content.equals(await readFile(stage.path('pg_wal/RECOVERYXLOG'))))
+
+    // Whatever was not there may be there a moment later.
+    const next = '00000001000000A900000066'
+    assert.deepEqual(await stage.get(next, { env: withoutNode }), notThere)
+    await stage.archive(next, content)
+    await stage.archive(history, Buffer.from('1\t0/3000000\tno recovery target\n'))
+    assert.deepEqual(await stage.get(next, { env: withoutNode }), delivered)
+    assert.deepEqual(await stage.get(history, { dest, env: withoutNode }), delivered)
+    assert.equal(
+      await readFile(stage.path('pg_wal/RECOVERYHISTORY'), 'utf8'),
+      '1\t0/3000000\tno recovery target\n',
+    )
+    // The last one once more, as a server does at the end of recovery.
+    assert.deepEqual(await stage.get(next, { env: withoutNode }), delivered)
+    assert.equal(await fetcherPid(stage.data), pid)
+
+    // What it cannot answer Node has to tell.
+    await rename(stage.repository, `${stage.repository}.away`)
+    assert.equal((await stage.get(next, { env: withoutNode })).status, 205)
+    const { status, stderr } = await stage.get(next)
+    assert.equal(status, 201)
+    assert.match(stderr, /Mount the disk/)
+    await rename(`${stage.repository}.away`, stage.repository)
+  } finally {
+    await endFetcher(stage)
+  }
+})
+
+test('under settings that have changed since, the fetcher does not answer any more', async () => {
+  await using stage = await RestoreStage.create()
+  await stage.archive(name, content)
+  await pretendRecovery(stage)
+  const next = '00000001000000A900000066'
+  try {
+    assert.equal((await stage.get(next)).status, 1)
+    assert.equal((await stage.get(next, { env: withoutNode })).status, 1)
+    await stage.put('postgresql.conf', "pgarchivist.repository = 'file:///nowhere'\n")
+    const { status, stderr } = await stage.get(next)
+    assert.equal(status, 201)
+    assert.match(stderr, /could not open repository directory "\/nowhere"/)
+  } finally {
+    await endFetcher(stage)
+  }
+})
+
 test('no fetcher is left behind where no server recovers, or for another DEST than its own', async () => {
   await using stage = await RestoreStage.create()
   await stage.archive(name, content)
@@ -284,7 +426,6 @@ test('no fetcher is left behind where no server recovers, or for another DEST th
   assert.deepEqual(await stage.wal(), ['RECOVERYXLOG'])
   await pretendRecovery(stage)
   assert.equal((await stage.get(name, { dest: `pg_wal/${name}` })).status, 0)
-  assert.equal((await stage.get('00000001000000A900000066')).status, 1)
   await rm(stage.path('recovery.signal'))
   assert.equal((await stage.get(name)).status, 0)
   await stage.put('recovery.signal', '')

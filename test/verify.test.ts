@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { walObjectKey } from '../src/repository/object-key.ts'
 import type { FindingsOfKind, VerifyReport } from '../src/repository/verify-report.ts'
 import type { Fate, Step } from '../src/system/simulated-files.ts'
 import { backupHistory, SimulatedRepository, segments, testTime } from './support/filled-repository.ts'
@@ -520,9 +521,12 @@ test('an object that cannot be read is neither damaged nor missing', async () =>
   }
 })
 
-test('a directory that cannot be listed leaves the answer open', async () => {
+test('a directory that cannot be listed leaves the answer open, and everything else is looked at', async () => {
   const filled = new SimulatedRepository()
   await filled.archive(segments(1, 1, 3))
+  const [damaged = ''] = segments(2, 5, 7)
+  await filled.archive(segments(2, 5, 7))
+  filled.change(damaged, bytes => bytes.with(-1, (bytes.at(-1) ?? 0) ^ 1))
   const fate = (step: Step): Fate | undefined =>
     step.operation === 'list' && step.path.endsWith('/00000001/00000000')
       ? { kind: 'fails', code: 'EACCES' }
@@ -533,7 +537,14 @@ test('a directory that cannot be listed leaves the answer open', async () => {
     report.error?.message,
     `could not read directory "/repository/${cluster}/wal/00000001/00000000": Permission denied`,
   )
-  assert.deepEqual(report.findings, [])
+  assert.equal(report.objects, 3)
+  assert.deepEqual(
+    report.findings.map(({ kind, count, shown }) => [kind, count, shown[0]?.key ?? shown[0]?.message]),
+    [
+      ['altered', 1, walObjectKey(cluster, damaged)],
+      ['unreadable', 1, report.error?.message],
+    ],
+  )
 })
 
 test('a pipe, a directory and a link under the name of an object are no objects', async () => {

@@ -63,29 +63,30 @@ async function get(
     owner: process.geteuid?.() === 0 ? cluster : undefined,
   }
 
-  // Only the server's recovery goes from segment to segment.
-  const isAhead =
-    destination.isRecovery &&
-    walFileKind(name) === 'segment' &&
-    (await Recovery.of(realFiles, dataDirectory)) !== undefined
+  // Only a server that recovers goes on to other files.
+  const isAhead = destination.isRecovery && (await Recovery.of(realFiles, dataDirectory)) !== undefined
   if (!isAhead) return await fetchWhole(realFiles, target, source, name)
 
+  const isSegment = walFileKind(name) === 'segment'
   const directory = spoolPath(dataDirectory, destination.directory, settings.spoolDirectory)
   const spool = new Spool(realFiles, directory, target.mode)
   const mark = sourceMark(repository.url, systemIdentifier)
   const options = { files: realFiles, clock: realClock, spool, source: mark }
-  const isHandedOver = await handOver(options, name, target)
-  if (!isHandedOver && !(await fetchWhole(realFiles, target, source, name))) return false
+  const isHandedOver = isSegment && (await handOver(options, name, target))
+  const isDelivered = isHandedOver || (await fetchWhole(realFiles, target, source, name))
   try {
     // The fetcher has nobody to complain to.
     void settings.spoolLimitBytes
-    const { size: segmentBytes } = await realFiles.stat(destination.path)
-    await leaveFetcher(spool, mark, { flags, workingDirectory, dest, name, segmentBytes }, isHandedOver)
+    const segment = isDelivered && isSegment ? await realFiles.stat(destination.path) : undefined
+    const delivered = segment && { name, segmentBytes: segment.size }
+    // It can be asked for the next file, also where this one was not there.
+    const start = { flags, workingDirectory, dest, delivered }
+    await leaveFetcher(spool, mark, start, isHandedOver)
   } catch (thrown) {
-    // The file is there, and so will be the next one, only later.
+    // Whatever becomes of the next files, this answer is right.
     complain(`pgarchivist: nothing is fetched ahead: ${(thrown as Error).message}\n`)
   }
-  return true
+  return isDelivered
 }
 
 /** Tells the fetcher where the recovery is; starts one where there is none. */
@@ -109,7 +110,9 @@ async function leaveFetcher(
     hasFetcher = false
   }
   // What is handed over the fetcher sees by itself.
-  if (!isHandedOver) await spool.writePosition(start.name, `${process.pid} ${Date.now()}`, process.pid)
+  if (!isHandedOver && start.delivered !== undefined) {
+    await spool.writePosition(start.delivered, `${process.pid} ${Date.now()}`, process.pid)
+  }
   if (hasFetcher) return
   const fetcher = spawn(
     process.execPath,

@@ -7,7 +7,7 @@ import { destinationOf, temporaryPrefix } from '../restore/destination.ts'
 import { Fetcher } from '../restore/fetcher.ts'
 import { identityOf } from '../restore/process-identity.ts'
 import { Recovery } from '../restore/recovery.ts'
-import { Spool, sourceMark, spoolPath } from '../restore/spool.ts'
+import { type Delivered, Spool, sourceMark, spoolPath } from '../restore/spool.ts'
 import { moveWhole } from '../restore/whole-file.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
@@ -23,15 +23,14 @@ export interface FetcherStart {
   workingDirectory: string
   /** As the server wrote it. */
   dest: string
-  /** The segment that was delivered, and its size. */
-  name: string
-  segmentBytes: number
+  /** If it was a segment that the server got. */
+  delivered: Delivered | undefined
 }
 
 const filesAtOnceMin = 2
 const filesAtOnceMax = 4
 
-async function run({ flags, workingDirectory, dest, name, segmentBytes }: FetcherStart): Promise<void> {
+async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): Promise<void> {
   const readSettings = () =>
     RepositorySettings.read({
       files: realFiles,
@@ -71,8 +70,7 @@ async function run({ flags, workingDirectory, dest, name, segmentBytes }: Fetche
     source: { repository, systemIdentifier, identities: () => settings.identities() },
     sourceMark: mark,
     walDirectory,
-    segmentBytes,
-    position: name,
+    delivered,
     filesAtOnce:
       repository.filesAtOnce ?? Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
     limitBytes: settings.spoolLimitBytes,

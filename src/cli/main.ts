@@ -19,9 +19,9 @@ function packageVersion(): string {
   return (JSON.parse(text) as { version: string }).version
 }
 
-function collect(value: string, before: string[]): string[] {
+function collect(value: string, before: string[] | undefined): string[] {
   if (!value.includes('=')) throw new InvalidArgumentError('It has to be NAME=VALUE.')
-  return [...before, value]
+  return [...(before ?? []), value]
 }
 
 const dataDirectoryOption = () =>
@@ -38,12 +38,7 @@ program
   .showHelpAfterError('Try "pgarchivist archiver --help".')
   .description("archive completed WAL files with a module, as the server's own archiver would")
   .addOption(dataDirectoryOption())
-  .option(
-    '-c, --set <NAME=VALUE>',
-    'setting, overrides the configuration files; may be repeated',
-    collect,
-    [],
-  )
+  .option('-c, --set <NAME=VALUE>', 'setting, overrides the configuration files; may be repeated', collect)
   .option('--config-file <FILE>', "configuration file to read instead of the server's postgresql.conf")
   .addOption(
     new Option('--log-format <FORMAT>', 'form of log lines').choices(['text', 'json']).default('text'),
@@ -58,7 +53,7 @@ Exit status: 0 after an orderly end, 1 if it could not start or had to be ended 
   )
   .action(async options => {
     const { archiverCommand } = await import('./archiver-command.ts')
-    process.exitCode = await archiverCommand({ ...options, pgdata: options.pgdata })
+    process.exitCode = await archiverCommand({ ...options, set: options.set ?? [] })
     process.exit()
   })
 

@@ -49,8 +49,9 @@ export async function openRepository(
   const { role: named = 'reader' } = options
   const isCommand = named === 'archive-push' || named === 'catch-up by hand'
   const role = isCommand ? `${named} ${process.pid}` : named
+  const writer = [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0')
   const store: Store = await openStore(url, {
-    writer: [role, hostname(), dataDirectory, cluster?.device, cluster?.inode].join('\0'),
+    writer,
     isGroupReadable,
     owner,
     retryMs: options.role === undefined || options.role === 'reader' ? readerRetryMs : writerRetryMs,
@@ -63,7 +64,7 @@ export async function openRepository(
     known:
       dataDirectory === undefined
         ? undefined
-        : knownRepositories({ files: realFiles, dataDirectory, isGroupReadable, owner }),
+        : knownRepositories({ files: realFiles, dataDirectory, isGroupReadable, owner, writer }),
     ...(created && { created }),
     ...(unguarded && { unguarded }),
   })

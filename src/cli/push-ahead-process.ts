@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { PushAhead } from '../host/push-ahead.ts'
+import { isSameMarks, type SourceMark, sourceMarks } from '../host/source-marks.ts'
 import { walSource } from '../modules/repository.ts'
 import { identityOf, printIdentity } from '../restore/process-identity.ts'
 import { realClock } from '../system/clock.ts'
@@ -13,11 +14,14 @@ import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { errnoCode } from '../system/system-error.ts'
 import { pushTarget } from './archive-push-command.ts'
+import type { RepositorySettings } from './repository-settings.ts'
 import { isAlive } from './running-server.ts'
 
 const idleMs = 60_000
 const filesAtOnceLocal = 4 // as "pgarchivist.archive_ahead" has it by default
 const lookMs = 1_000
+const stableAttempts = 10
+const stableAfterMs = 100
 
 const [walDirectory = '', notesDirectory = ''] = process.argv.slice(2)
 process.title = 'pgarchivist: archive-push'
@@ -38,7 +42,9 @@ async function run(): Promise<void> {
   const lock = await realLocks.acquire(path.join(notesDirectory, 'lock'), `${process.pid}\n`)
   if (lock === undefined) return
   const wal = path.join(walDirectory, 'any')
-  const { repository, options, settings } = await pushTarget(wal, {}, 'ahead of archive-push')
+  const found = await stableTarget(wal)
+  if (found === undefined) return
+  const { repository, options, settings, marks } = found
   const server = await serverOf(settings.dataDirectory)
   if (server === undefined) return
 
@@ -48,12 +54,7 @@ async function run(): Promise<void> {
     lookedAt = realClock.monotonic()
     if ((await serverOf(settings.dataDirectory)) !== server) return 'gone'
     // What was archived by other settings is not what the server is told now.
-    const now = await pushTarget(wal, {}, 'ahead of archive-push')
-    const isSame =
-      now.repository.url === repository.url &&
-      now.settings.repositoryQuorum === settings.repositoryQuorum &&
-      JSON.stringify(now.options) === JSON.stringify(options)
-    return isSame ? 'goes on' : 'over'
+    return isSameMarks(await marksOf(settings), marks) ? 'goes on' : 'over'
   }
   const ahead = new PushAhead({
     files: realFiles,
@@ -73,10 +74,34 @@ async function run(): Promise<void> {
   await ahead.clear()
   writeFileSync(
     path.join(notesDirectory, 'state'),
-    `${printIdentity(self)}\n${process.env['PGARCHIVIST_PUSHED_WITH'] ?? ''}\n`,
+    [
+      printIdentity(self),
+      process.env['PGARCHIVIST_PUSHED_WITH'] ?? '',
+      ...marks.flatMap(({ identity, path: source }) => [identity, source]),
+      'end\n',
+    ].join('\n'),
     { mode: 0o600 },
   )
   await ahead.run()
+}
+
+/**
+ * Where files go, and the marks of what says so: they are the same before and after it was read, so they stand for what
+ * was read. `undefined` where they keep changing.
+ */
+async function stableTarget(wal: string) {
+  for (let attempt = 0; attempt < stableAttempts; attempt++) {
+    const { settings } = await pushTarget(wal, {}, 'ahead of archive-push')
+    const marks = await marksOf(settings)
+    const target = await pushTarget(wal, {}, 'ahead of archive-push')
+    if (marks !== undefined && isSameMarks(marks, await marksOf(target.settings))) return { ...target, marks }
+    await realClock.sleep(stableAfterMs)
+  }
+  return undefined
+}
+
+function marksOf({ sources }: RepositorySettings): Promise<SourceMark[] | undefined> {
+  return sourceMarks(realFiles, realClock, sources)
 }
 
 /** Whose WAL it is; `undefined` when no server runs on the directory. */

@@ -72,6 +72,8 @@ export function dataDirectoryOf(
  */
 export class RepositorySettings {
   readonly dataDirectory: string
+  /** The files and directories of the server that say what the settings are. */
+  readonly sources: readonly string[]
   readonly #options: RepositorySettingsOptions
   readonly #values: ReadonlyMap<string, GucVariable<GucValue>>
   readonly #problems: ReadonlyMap<string, RepositoryError>
@@ -83,7 +85,9 @@ export class RepositorySettings {
     values: ReadonlyMap<string, GucVariable<GucValue>>,
     problems: ReadonlyMap<string, RepositoryError>,
     places: ReadonlyMap<string, string>,
+    sources: readonly string[],
   ) {
+    this.sources = sources
     this.dataDirectory = dataDirectoryOf(options)
     this.#options = options
     this.#values = values
@@ -110,7 +114,7 @@ export class RepositorySettings {
     const places = new Map(
       [...settings].map(([name, setting]) => [name, ours.places.get(name) ?? place(setting)]),
     )
-    return new RepositorySettings(options, values, problems, places)
+    return new RepositorySettings(options, values, problems, places, fromServer.sources)
   }
 
   /** Throws where a setting of ours is misspelt: what it should have said, as to encrypt, would not be done. */
@@ -252,13 +256,17 @@ export class RepositorySettings {
 async function serverSettings(
   files: Files,
   dataDirectory: string,
-): Promise<{ settings: Settings; problem: RepositoryError | undefined }> {
+): Promise<{ settings: Settings; problem: RepositoryError | undefined; sources: string[] }> {
+  // The first two decide which file is read.
+  const sources = [`${dataDirectory}/postmaster.opts`, `${dataDirectory}/postgresql.conf`]
   try {
     const configFile = await findConfigurationFile({ files, dataDirectory })
     const read = await readConfigurationFiles({ files, configFile, dataDirectory })
+    sources.push(...read.sources)
     const [error] = read.errors
     if (error) {
       return {
+        sources,
         settings: new Map(),
         problem: new RepositoryError('SETTINGS', error.errmsg, {
           detail: error.errdetail,
@@ -268,12 +276,17 @@ async function serverSettings(
     }
     const commandLine = postmasterOptions(await readPostmasterOptions(files, dataDirectory))
     return {
+      sources,
       settings: settingsOf([...read.settings.values(), ...commandLine.values()]),
       problem: undefined,
     }
   } catch (thrown) {
     const message = thrown instanceof ReportedError ? thrown.errmsg : (thrown as Error).message
-    return { settings: new Map(), problem: new RepositoryError('SETTINGS', message, { cause: thrown }) }
+    return {
+      sources,
+      settings: new Map(),
+      problem: new RepositoryError('SETTINGS', message, { cause: thrown }),
+    }
   }
 }
 

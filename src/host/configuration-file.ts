@@ -19,6 +19,8 @@ export interface ConfigurationFiles {
   settings: Settings
   errors: ErrorReport[]
   notices: LogMessage[]
+  /** Every file that was read, or would have been if it were there, and every directory that was looked through. */
+  sources: string[]
   /** The file that `configuration file "…" contains errors` is about: the outermost one, as in the server. */
   fileWithErrors: string | undefined
 }
@@ -40,6 +42,7 @@ export async function readConfigurationFiles(
     settings: settingsOf(reader.list),
     errors: reader.errors,
     notices: reader.notices,
+    sources: reader.sources,
     fileWithErrors,
   })
 
@@ -100,6 +103,7 @@ class ConfigurationReader {
   readonly list: RawSetting[] = []
   readonly errors: ErrorReport[] = []
   readonly notices: LogMessage[] = []
+  readonly sources: string[] = []
   readonly #files: Files
   #filesRead = 0
 
@@ -119,6 +123,7 @@ class ConfigurationReader {
     if (++this.#filesRead > configurationFilesMax) {
       return this.#fail(`could not open configuration file "${path}": too many configuration files`, '54000')
     }
+    this.sources.push(path)
     let bytes: string | undefined
     try {
       bytes = await readBytes(this.#files, path)
@@ -191,6 +196,7 @@ class ConfigurationReader {
   async #readDirectory(name: string, callingFile: string, depth: number): Promise<boolean> {
     if (isBlank(name)) return this.#fail(`empty configuration directory name: "${name}"`, '22023')
     const directory = absolute(name, dirname(callingFile))
+    this.sources.push(directory)
     let names: string[]
     try {
       names = await this.#files.list(directory)

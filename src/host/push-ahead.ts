@@ -1,7 +1,8 @@
 import type { Clock } from '../system/clock.ts'
-import type { FileStatus, Files } from '../system/files.ts'
+import type { Files } from '../system/files.ts'
 import { errnoCode, isMissing } from '../system/system-error.ts'
 import { ArchiveStatus } from './archive-status.ts'
+import { identityOf } from './file-identity.ts'
 
 // What the server itself takes from one scan. Looking further ahead than it will go would gain nothing.
 const filesAheadMax = 64
@@ -197,15 +198,4 @@ class PushNotes {
       if (!isMissing(thrown)) throw thrown
     }
   }
-}
-
-/** As `stat -c '%d %i %s %.9Y %.9Z'` prints it. */
-export function identityOf({ device, inode, size, modifiedNs, changedNs }: FileStatus): string {
-  return `${device} ${inode} ${size} ${seconds(modifiedNs)} ${seconds(changedNs)}`
-}
-
-const nanoseconds = 1_000_000_000n
-
-function seconds(ns: bigint): string {
-  return `${ns / nanoseconds}.${(ns % nanoseconds).toString().padStart(9, '0')}`
 }

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto'
 import type { Files } from '../system/files.ts'
 import { couldNot, errnoCode, FileError, isMissing } from '../system/system-error.ts'
-import { writeDurably } from '../system/write-durably.ts'
+import { ReplacedError, writeDurably } from '../system/write-durably.ts'
 import { RepositoryError } from './repository-error.ts'
 
 /** Remembers which repository a cluster archives to, so that another one in its place is noticed after a restart too. */
@@ -18,11 +19,14 @@ export interface KnownRepositoriesOptions {
   dataDirectory: string
   /** May the owner's group read the data directory? Then it may back it up, this file included. */
   isGroupReadable: boolean
+  /** Tells those apart that may write it at once; the same each time for one of them. */
+  writer: string
   /** Whom the file shall belong to, where that is not who writes it; only root can do so. */
   owner?: { uid: number; gid: number } | undefined
 }
 
 const name = 'repositories.json'
+const attemptsMax = 10
 
 /** In the data directory, where base backups and standbys get it too. */
 export class KnownRepositoriesFile implements KnownRepositories {
@@ -31,11 +35,14 @@ export class KnownRepositoriesFile implements KnownRepositories {
   readonly #directory: string
   /** Several repositories may be remembered at once, and none may undo what another one wrote. */
   #last: Promise<unknown> = Promise.resolve()
+  readonly #temporaryName: string
 
   constructor(options: KnownRepositoriesOptions) {
     this.#options = options
     this.#directory = `${options.dataDirectory}/pgarchivist`
     this.path = `${this.#directory}/${name}`
+    const writer = createHash('sha256').update(options.writer).digest('hex').slice(0, 16)
+    this.#temporaryName = `${name}.${writer}.tmp`
   }
 
   async idOf(url: string): Promise<string | undefined> {
@@ -49,12 +56,15 @@ export class KnownRepositoriesFile implements KnownRepositories {
   }
 
   async #remember(url: string, id: string): Promise<void> {
-    const known = await this.#read()
-    try {
-      if (known.get(url) === id) return await this.#makeDurable()
-      await this.#write(known.set(url, id))
-    } catch (thrown) {
-      throw failure(thrown)
+    for (let attempt = 1; ; attempt++) {
+      const known = await this.#read()
+      try {
+        if (known.get(url) === id) return await this.#makeDurable()
+        return await this.#write(known.set(url, id))
+      } catch (thrown) {
+        // Others begin at the same moment. What the last of them has written is there, and most likely says the same.
+        if (!(thrown instanceof ReplacedError) || attempt === attemptsMax) throw failure(thrown)
+      }
     }
   }
 
@@ -65,7 +75,7 @@ export class KnownRepositoriesFile implements KnownRepositories {
     await writeDurably(files, {
       directory: this.#directory,
       name,
-      temporaryName: `${name}.tmp`,
+      temporaryName: this.#temporaryName,
       mode: isGroupReadable ? 0o640 : 0o600,
       owner,
       replace: true,

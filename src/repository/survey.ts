@@ -60,6 +60,8 @@ export interface SurveyOptions {
   prefix: string
   jobs: number
   identities: () => Promise<readonly string[]>
+  /** Told of what could not be looked at; without it, that ends the look. */
+  unreadable?: (thrown: unknown) => void
   /** Told of every name. */
   counted?: (names: number) => void
 }
@@ -70,15 +72,24 @@ export interface SurveyOptions {
  * however many segments there are.
  */
 export async function surveyRepository(options: SurveyOptions): Promise<Map<string, SurveyedCluster>> {
-  const { repository, prefix, jobs, counted } = options
+  const { repository, prefix, jobs, counted, unreadable } = options
   const clusters = new Map<string, SurveyedCluster>()
   let names = 0
-  const looked = mapInOrder(repository.store.list(prefix), jobs, async listed => {
-    const object = parseWalObjectKey(listed.key)
-    const kind = object && walFileKind(object.name)
-    const isSmall = kind === 'timeline history' || kind === 'backup history'
-    return { listed, object, kind, reading: object && isSmall ? await readText(object, options) : undefined }
-  })
+  const looked = mapInOrder(
+    repository.store.list(prefix, unreadable && { unreadable }),
+    jobs,
+    async listed => {
+      const object = parseWalObjectKey(listed.key)
+      const kind = object && walFileKind(object.name)
+      const isSmall = kind === 'timeline history' || kind === 'backup history'
+      return {
+        listed,
+        object,
+        kind,
+        reading: object && isSmall ? await readText(object, options) : undefined,
+      }
+    },
+  )
   for await (const { listed, object, kind, reading } of looked) {
     counted?.(++names)
     if (object === undefined || kind === undefined) continue

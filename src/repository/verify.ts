@@ -1,4 +1,5 @@
 import type { Clock } from '../system/clock.ts'
+import { FileError } from '../system/system-error.ts'
 import { timelineHistoryName, timelineOf, timelineText } from '../wal/timeline-history.ts'
 import { type CheckedObject, checkWalObject } from './check-wal-object.ts'
 import { mapInOrder } from './map-in-order.ts'
@@ -90,6 +91,8 @@ class Verification {
   #objects = 0
   #bytes = 0
   #removed = 0
+  /** What could not even be listed, by its message. */
+  readonly #unlisted = new Map<string, unknown>()
 
   constructor(options: VerifyOptions) {
     this.#options = options
@@ -126,6 +129,8 @@ class Verification {
     this.#requireWanted(clusters)
     const total = this.#total(clusters)
     for (const prefix of this.#prefixes(clusters)) await this.#readObjects(prefix, clusters, total)
+    // Everything else was looked at; but what is missing there cannot be told.
+    for (const thrown of this.#unlisted.values()) throw thrown
     for (const [systemIdentifier, cluster] of this.#clusters) {
       this.#reports.push(await this.#finishCluster(systemIdentifier, cluster))
     }
@@ -149,9 +154,24 @@ class Verification {
       prefix,
       jobs,
       identities,
+      unreadable: thrown => this.#tellUnlisted(thrown),
       counted: names =>
         tell?.({ phase: 'looking', objects: names, bytes: 0, objectsTotal: 0, bytesTotal: 0 }),
     })
+  }
+
+  #list(prefix: string): AsyncIterable<ListedObject> {
+    return this.#repository.store.list(prefix, { unreadable: thrown => this.#tellUnlisted(thrown) })
+  }
+
+  #tellUnlisted(thrown: unknown): void {
+    if (!(thrown instanceof RepositoryError)) throw thrown
+    const { message, cause } = thrown
+    // Both looks come here.
+    if (this.#unlisted.has(message)) return
+    this.#unlisted.set(message, thrown)
+    const code = cause instanceof FileError ? cause.code : undefined
+    this.#findings.add('unreadable', { message, ...(code !== undefined && { code }) })
   }
 
   #requireWanted(clusters: ReadonlyMap<string, SurveyedCluster>): void {
@@ -200,7 +220,7 @@ class Verification {
     total: { objects: number; bytes: number },
   ): Promise<void> {
     const { jobs, decode, identities, progress } = this.#options
-    const checks = mapInOrder(this.#repository.store.list(prefix), jobs, async listed => {
+    const checks = mapInOrder(this.#list(prefix), jobs, async listed => {
       const object = parseWalObjectKey(listed.key)
       if (object === undefined) return { listed }
       const checked = await checkWalObject(

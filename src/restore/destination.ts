@@ -1,7 +1,7 @@
 import path from 'node:path'
 
-/** Where a server in recovery wants segments to be put. Nobody else uses this name: pg_rewind has others. */
-const recoveryName = 'RECOVERYXLOG'
+/** Where a server in recovery wants segments and histories to be put. Nobody else uses these names: pg_rewind has others. */
+const recoveryNames: ReadonlySet<string> = new Set(['RECOVERYXLOG', 'RECOVERYHISTORY'])
 
 /**
  * Files of this prefix are left out by pg_basebackup, and by pg_rewind where it copies from; so whatever is left of
@@ -17,7 +17,7 @@ export interface Destination {
   directory: string
   /** Where it is written before it has its name; another one for every process. */
   temporaryPath: string
-  /** Is it the server's recovery that asks? It goes on to the next segment, and there is somebody to work ahead for. */
+  /** Is it the server's recovery that asks? It goes on to the next file, and there is somebody to work ahead for. */
   isRecovery: boolean
 }
 
@@ -28,6 +28,6 @@ export function destinationOf(absolutePath: string, pid: number): Destination {
     path: absolutePath,
     directory,
     temporaryPath: path.join(directory, `${temporaryPrefix}.${pid}.${name}`),
-    isRecovery: name === recoveryName,
+    isRecovery: recoveryNames.has(name),
   }
 }

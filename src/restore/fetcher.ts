@@ -6,12 +6,14 @@ import { isTimelineHistory, walFileKind } from '../wal/wal-file-name.ts'
 import { type FetchSource, fetchWhole } from './archive-get.ts'
 import type { ProcessIdentity } from './process-identity.ts'
 import type { Recovery } from './recovery.ts'
-import type { Spool } from './spool.ts'
+import type { Answer, Delivered, Question, Spool } from './spool.ts'
 import { historyOf, nextSegment, type TimelineBegin, timelineBegins } from './timeline-history.ts'
 import { removeIfThere } from './whole-file.ts'
 
-/** After this long without a segment taken it is not worth to be there. */
+/** After this long without a segment taken or a question it is not worth to be there. */
 const idleMs = 60_000
+/** A server that has ended its recovery asks for the history of the timeline that it has left. */
+const lastQuestionsMs = 2_000
 /** How often it is looked whether settings or timelines have changed; whatever else happens is noticed at once. */
 const lookIntervalMs = 1_000
 /** How many segments are fetched ahead at first. A recovery that is slow, or soon over, shall not fetch much in vain. */
@@ -34,9 +36,8 @@ export interface FetcherOptions {
   sourceMark: string
   /** Where the server keeps timeline histories that it has restored. */
   walDirectory: string
-  segmentBytes: number
-  /** The segment that the server got last. */
-  position: string
+  /** The segment that the server got last, if it got one. */
+  delivered: Delivered | undefined
   filesAtOnce: number
   limitBytes: number
   recovery: Pick<Recovery, 'look'>
@@ -52,27 +53,35 @@ export interface FetcherOptions {
  * It knows the way from the last segment that was asked for: the next number, on the newest timeline that the server
  * has a history of. When something else is asked for, it goes on from there. A segment that is not in the
  * repository ends the window, one that cannot be fetched is left out. Both are tried again only when the server has got
- * that far by itself, so that nobody is ever told from here that something is not there.
+ * that far by itself, so that nobody is ever told by what was found out before that something is not there.
+ *
+ * Launchers may ask for a file, which saves them a start of Node. Such a question is answered by what the repository says
+ * then, under the settings that are in force then; whatever is not clear is left to Node.
  */
 export class Fetcher {
   readonly #options: FetcherOptions
-  #position: SegmentPosition
+  /** Not known before the server got a segment. */
+  #position: SegmentPosition | undefined
+  #segmentBytes = 0
   #positionText: string | undefined
   #window = firstWindow
   #lastTakenMs: number
   readonly #ready = new Set<string>()
-  readonly #fetching = new Map<string, Promise<void>>()
+  readonly #fetching = new Map<string, Promise<Answer>>()
   readonly #missing = new Set<string>()
   readonly #failed = new Set<string>()
   /** Was the last one that was asked for not there? Then its followers hardly are. */
   #isAtEnd = false
+  /** What was asked for last; kept until something else is. */
+  #asked: string | undefined
+  #answering: Promise<void> = Promise.resolve()
   #histories: TimelineBegin[][] = []
   readonly #abort = new AbortController()
   #wake: () => void = () => {}
 
   constructor(options: FetcherOptions) {
     this.#options = options
-    this.#position = segmentPosition(options.position, options.segmentBytes)
+    if (options.delivered !== undefined) this.#position = this.#positionOf(options.delivered)
     this.#lastTakenMs = options.clock.monotonic()
   }
 
@@ -87,7 +96,7 @@ export class Fetcher {
       this.#abort.abort()
       // Whoever owns the data directory now may have listed it already: nothing is touched any more.
       if (end === 'server is gone') return end
-      await Promise.allSettled(this.#fetching.values())
+      await Promise.allSettled([this.#answering, ...this.#fetching.values()])
       await this.#clear()
       return end
     } finally {
@@ -98,20 +107,26 @@ export class Fetcher {
   async #work(): Promise<FetcherEnd> {
     const { clock, recovery } = this.#options
     let lookedMs = Number.NEGATIVE_INFINITY
+    let overMs: number | undefined
     for (;;) {
       // From here on, so that nothing that happens meanwhile is missed.
       const woken = new Promise<void>(resolve => (this.#wake = resolve))
+      // Before anything else is looked at: what follows is true of a moment after they were asked.
+      const questions = await this.#options.spool.questions()
       const state = await recovery.look()
-      if (state !== 'goes on') return state === 'gone' ? 'server is gone' : 'recovery is over'
+      if (state === 'gone') return 'server is gone'
       const now = clock.monotonic()
-      if (now - lookedMs >= lookIntervalMs) {
+      if (state === 'over') overMs ??= now
+      if (overMs !== undefined && now - overMs > lastQuestionsMs) return 'recovery is over'
+      if (questions.length > 0 || now - lookedMs >= lookIntervalMs) {
         lookedMs = now
         if (await this.#options.haveSettingsChanged()) return 'settings have changed'
         await this.#readHistories()
       }
       await this.#follow()
+      for (const question of questions) await this.#take(question)
       if (clock.monotonic() - this.#lastTakenMs > idleMs) return 'idle'
-      await this.#fetchAhead()
+      if (overMs === undefined) await this.#fetchAhead()
       await this.#wait(woken)
     }
   }
@@ -129,7 +144,9 @@ export class Fetcher {
       if (walFileKind(name) !== 'segment') continue
       const verified = await spool.readVerified(name)
       const identity = await spool.fileIdentity(self.boot, name).catch(() => undefined)
-      if (verified?.source === sourceMark && verified.identity === identity) this.#ready.add(name)
+      if (verified?.source !== sourceMark || verified.identity !== identity) continue
+      this.#ready.add(name)
+      this.#segmentBytes ||= (await files.stat(spool.path(name))).size
     }
     for (const name of await files.list(spool.directory)) {
       const isKept =
@@ -170,7 +187,7 @@ export class Fetcher {
 
   /** Finds out what the server has got since the last time. */
   async #follow(): Promise<void> {
-    const { files, clock, spool, segmentBytes } = this.#options
+    const { files, clock, spool } = this.#options
     // Before the look: what becomes ready during it was not taken because it was not seen.
     const before = [...this.#ready]
     const there = new Set(await files.list(spool.directory))
@@ -179,14 +196,14 @@ export class Fetcher {
       if (there.has(name)) continue
       this.#ready.delete(name)
       await removeIfThere(files, spool.verifiedPath(name))
-      got.push(segmentPosition(name, segmentBytes))
+      got.push(segmentPosition(name, this.#segmentBytes))
     }
     const position = await spool.readPosition()
     if (position !== undefined && position.text !== this.#positionText) {
       this.#positionText = position.text
       this.#missing.clear()
       this.#failed.clear()
-      got.push(segmentPosition(position.name, segmentBytes))
+      got.push(this.#positionOf(position))
     }
     if (got.length === 0) return
     this.#position = got.reduce((last, each) => (each.segment > last.segment ? each : last))
@@ -194,11 +211,62 @@ export class Fetcher {
     this.#window += got.length * windowGrowth
   }
 
+  /** From now on somebody waits for the answer, which is worked on while everything else goes on. */
+  async #take(question: Question): Promise<void> {
+    const { spool, self, clock } = this.#options
+    await spool.takeQuestion(question)
+    this.#lastTakenMs = clock.monotonic()
+    this.#answering = this.#answering
+      .then(async () => {
+        await spool.removeAnswers()
+        await spool.answer(question, await this.#answerTo(question.name), self.pid)
+      })
+      // Whoever waits in vain asks Node.
+      .catch(() => undefined)
+      .finally(() => this.#wake())
+  }
+
+  async #answerTo(name: string): Promise<Answer> {
+    const kind = walFileKind(name)
+    if (kind !== 'segment' && kind !== 'timeline history') return 'unknown'
+    await this.#removeAsked(name)
+    // It may be on its way already.
+    while (this.#fetching.has(name)) await this.#fetching.get(name)
+    const answer = this.#ready.has(name) ? 'fetched' : await this.#begin(name)
+    if (answer === 'fetched' && kind === 'segment') await this.#goOnFrom(name)
+    return answer
+  }
+
+  async #removeAsked(next: string): Promise<void> {
+    const { files, spool } = this.#options
+    const before = this.#asked
+    this.#asked = next
+    // A segment goes with the window, and when it was taken.
+    if (before === undefined || !isTimelineHistory(before)) return
+    await removeIfThere(files, spool.path(before))
+    await removeIfThere(files, spool.verifiedPath(before))
+  }
+
+  /** The server is there now, and what was not to be had before may have come meanwhile. */
+  async #goOnFrom(name: string): Promise<void> {
+    const { files, spool } = this.#options
+    this.#position = this.#positionOf({ name, segmentBytes: (await files.stat(spool.path(name))).size })
+    this.#missing.clear()
+    this.#failed.clear()
+  }
+
+  #positionOf({ name, segmentBytes }: Delivered): SegmentPosition {
+    this.#segmentBytes = segmentBytes
+    return segmentPosition(name, segmentBytes)
+  }
+
   async #fetchAhead(): Promise<void> {
-    const { files, spool, limitBytes, segmentBytes, filesAtOnce } = this.#options
-    const names = this.#ahead(Math.min(this.#window, Math.floor(limitBytes / segmentBytes)))
+    const { files, spool, limitBytes, filesAtOnce } = this.#options
+    const segmentBytes = this.#segmentBytes
+    if (this.#position === undefined) return
+    const names = this.#ahead(this.#position, Math.min(this.#window, Math.floor(limitBytes / segmentBytes)))
     for (const name of this.#ready) {
-      if (names.includes(name)) continue
+      if (names.includes(name) || name === this.#asked) continue
       this.#ready.delete(name)
       await removeIfThere(files, spool.path(name))
       await removeIfThere(files, spool.verifiedPath(name))
@@ -210,21 +278,15 @@ export class Fetcher {
       if (this.#fetching.size >= (this.#isAtEnd ? 1 : filesAtOnce)) return
       if ((this.#ready.size + this.#fetching.size + 1) * segmentBytes > limitBytes) return
       if (!(await this.#hasRoom())) return
-      this.#fetching.set(
-        name,
-        this.#fetch(name).finally(() => {
-          this.#fetching.delete(name)
-          this.#wake()
-        }),
-      )
+      void this.#begin(name)
     }
   }
 
   /** The names that the server is going to ask for. */
-  #ahead(count: number): string[] {
-    const { segmentBytes } = this.#options
+  #ahead(from: SegmentPosition, count: number): string[] {
+    const segmentBytes = this.#segmentBytes
     const names: string[] = []
-    for (let position = this.#position; names.length < count; ) {
+    for (let position = from; names.length < count; ) {
       position = nextSegment(position, segmentBytes, historyOf(position.timeline, this.#histories))
       names.push(segmentName(position, segmentBytes))
     }
@@ -232,35 +294,45 @@ export class Fetcher {
   }
 
   async #hasRoom(): Promise<boolean> {
-    const { diskSpace, spool, segmentBytes } = this.#options
+    const { diskSpace, spool } = this.#options
+    const segmentBytes = this.#segmentBytes
     const space = await diskSpace(spool.directory).catch(() => undefined)
     if (space === undefined) return false
     const toCome = (this.#fetching.size + 1) * segmentBytes
     return space.free - toCome >= Math.max(space.total * freeShareMin, freeSegmentsMin * segmentBytes)
   }
 
-  /** Never rejects: what cannot be fetched here is told to the server when it asks for it itself. */
-  async #fetch(name: string): Promise<void> {
+  /** Never rejects: why something cannot be fetched is told by Node, when the server asks for it itself. */
+  #begin(name: string): Promise<Answer> {
+    const fetching = this.#fetchOnce(name)
+      .catch((): Answer => 'unknown')
+      .then(answer => {
+        this.#fetching.delete(name)
+        // Most timelines have no successor.
+        if (!isTimelineHistory(name)) this.#isAtEnd = answer === 'not-there'
+        if (answer === 'not-there') this.#missing.add(name)
+        if (answer === 'unknown') this.#failed.add(name)
+        this.#wake()
+        return answer
+      })
+    this.#fetching.set(name, fetching)
+    return fetching
+  }
+
+  async #fetchOnce(name: string): Promise<Answer> {
     const { files, spool, self, source, sourceMark } = this.#options
-    try {
-      using hash = await xxh3()
-      const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
-      const options = {
-        onlooker: hash,
-        signal: this.#abort.signal,
-      }
-      this.#isAtEnd = !(await fetchWhole(files, target, source, name, options))
-      if (this.#isAtEnd) {
-        this.#missing.add(name)
-        return
-      }
-      const identity = await spool.fileIdentity(self.boot, name)
-      const digest = hash.digest()
-      // First, because from the next moment on the launcher may take it.
-      this.#ready.add(name)
-      await spool.writeVerified(name, { identity, digest, source: sourceMark }, self.pid)
-    } catch {
-      this.#failed.add(name)
+    using hash = await xxh3()
+    const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
+    const options = {
+      onlooker: hash,
+      signal: this.#abort.signal,
     }
+    if (!(await fetchWhole(files, target, source, name, options))) return 'not-there'
+    const identity = await spool.fileIdentity(self.boot, name)
+    const digest = hash.digest()
+    // First, because from the next moment on the launcher may take it.
+    if (!isTimelineHistory(name)) this.#ready.add(name)
+    await spool.writeVerified(name, { identity, digest, source: sourceMark }, self.pid)
+    return 'fetched'
   }
 }

@@ -4,7 +4,10 @@ import { couldNot, errnoCode } from '../system/system-error.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 import { temporaryPrefix } from './destination.ts'
 import { isRunning, type ProcessIdentity, parseIdentity, printIdentity } from './process-identity.ts'
-import { writeWhole } from './whole-file.ts'
+import { removeIfThere, writeWhole } from './whole-file.ts'
+
+const questionPrefix = 'question.'
+const answerPrefix = 'answer.'
 
 /**
  * Where files are kept that were fetched before the server has asked for them.
@@ -17,9 +20,11 @@ import { writeWhole } from './whole-file.ts'
  * | state           | the fetcher that is at work, and for whom                                                   |
  * | started         | a fetcher that was started, and may not have got there yet                                  |
  * | position        | the last segment that the server got without the spool                                      |
+ * | question.ID     | the name of a file that a launcher wants; it has made up ID, and waits                      |
+ * | answer.ID       | what the fetcher has found out about it since, one of `Answer`                              |
  * | lock            | held by the fetcher                                                                         |
  *
- * bin/pgarchivist reads `state` and `NAME.verified` too.
+ * bin/pgarchivist reads `state`, `started`, `NAME.verified` and answers, and writes questions.
  */
 export class Spool {
   readonly directory: string
@@ -90,14 +95,43 @@ export class Spool {
   }
 
   /** `mark` tells one request from the next one for the same name. */
-  async writePosition(name: string, mark: string, pid: number): Promise<void> {
-    await this.#write('position', `${name} ${mark}\n`, pid)
+  async writePosition({ name, segmentBytes }: Delivered, mark: string, pid: number): Promise<void> {
+    await this.#write('position', `${name} ${segmentBytes} ${mark}\n`, pid)
   }
 
-  async readPosition(): Promise<{ name: string; text: string } | undefined> {
+  async readPosition(): Promise<(Delivered & { text: string }) | undefined> {
     const text = await this.#read('position')
-    const name = text.split(' ')[0] ?? ''
-    return walFileKind(name) === 'segment' ? { name, text } : undefined
+    const [name = '', size = ''] = text.split(' ')
+    const segmentBytes = Number(size)
+    return walFileKind(name) === 'segment' && segmentBytes > 0 ? { name, segmentBytes, text } : undefined
+  }
+
+  /** Those that nobody has taken yet. */
+  async questions(): Promise<Question[]> {
+    const questions: Question[] = []
+    for (const file of await this.#files.list(this.directory).catch(() => [])) {
+      if (!file.startsWith(questionPrefix)) continue
+      const [name = '', ...rest] = (await this.#read(file)).split('\n')
+      // One that is being written has no end yet.
+      if (rest.length > 0) questions.push({ id: file.slice(questionPrefix.length), name })
+    }
+    return questions
+  }
+
+  /** The launcher sees by that, too, that somebody looks after it. */
+  async takeQuestion({ id }: Question): Promise<void> {
+    await removeIfThere(this.#files, this.path(`${questionPrefix}${id}`))
+  }
+
+  async answer({ id }: Question, answer: Answer, pid: number): Promise<void> {
+    await this.#write(`${answerPrefix}${id}`, `${answer}\n`, pid)
+  }
+
+  /** Nobody waits for one any more when the next question comes. */
+  async removeAnswers(): Promise<void> {
+    for (const file of await this.#files.list(this.directory)) {
+      if (file.startsWith(answerPrefix)) await removeIfThere(this.#files, this.path(file))
+    }
   }
 
   async readVerified(name: string): Promise<Verified | undefined> {
@@ -133,6 +167,25 @@ export interface FetcherState {
   fetcher: ProcessIdentity
   source: string
 }
+
+/** A segment that the server got, and its size, which all of its cluster have. */
+export interface Delivered {
+  name: string
+  segmentBytes: number
+}
+
+/** What a launcher wants to know: is there this file, and where? */
+export interface Question {
+  id: string
+  name: string
+}
+
+/**
+ * - `fetched`: it is in the spool, and verified.
+ * - `not-there`: it is provably not in the repository, which was asked after the question had come.
+ * - `unknown`: somebody else has to look, and to say what is wrong.
+ */
+export type Answer = 'fetched' | 'not-there' | 'unknown'
 
 export interface Verified {
   identity: string

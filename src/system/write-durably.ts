@@ -54,6 +54,9 @@ export async function writeDurably(files: Files, target: DurableWrite): Promise<
   }
 }
 
+/** Somebody else has put another file in the place, before or after it had its name: theirs is there. */
+export class ReplacedError extends Error {}
+
 type Identity = { device: bigint; inode: bigint }
 
 async function writeSynced(file: OpenFile, path: string, target: DurableWrite): Promise<void> {
@@ -73,7 +76,7 @@ async function writeSynced(file: OpenFile, path: string, target: DurableWrite): 
 async function requireOwn(files: Files, path: string, own: Identity): Promise<void> {
   const there = await files.stat(path).catch(couldNot(`stat file "${path}"`))
   if (isSameFile(there, own)) return
-  throw new Error(`file "${path}" was replaced by somebody else while it was being written`)
+  throw new ReplacedError(`file "${path}" was replaced by somebody else while it was being written`)
 }
 
 /** Removes the temporary file, unless somebody else has put another one in its place. */

@@ -64,7 +64,7 @@ export function archivingServer(options: ServerOptions) {
     writer: 'pgarchivist test',
     known: options.forgets
       ? undefined
-      : new KnownRepositoriesFile({ files, dataDirectory: data, isGroupReadable, owner }),
+      : new KnownRepositoriesFile({ files, dataDirectory: data, isGroupReadable, owner, writer: data }),
     created: (url, id) => created.push(`${url} ${id}`),
     ...(codec && { codec }),
   })

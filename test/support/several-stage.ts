@@ -65,7 +65,12 @@ export class SeveralStage {
   }
 
   #rememberIn(files: SimulatedFiles): KnownRepositoriesFile {
-    return new KnownRepositoriesFile({ files, dataDirectory: '/data', isGroupReadable: false })
+    return new KnownRepositoriesFile({
+      files,
+      dataDirectory: '/data',
+      isGroupReadable: false,
+      writer: 'module',
+    })
   }
 
   repository(root: string, writer = 'module', { forgets = false } = {}): Repository {

@@ -1,3 +1,4 @@
+import { openAgeHeader } from './age-header.ts'
 import { AgePayload, PieceCutter, payloadNonceBytes, pieceBytes, tagBytes } from './age-payload.ts'
 import { CodecError } from './codec-error.ts'
 import { checkIdentities } from './recipient.ts'
@@ -19,7 +20,7 @@ export class AgeDecryptor {
   }
 
   /** The bytes of what was encrypted that can be given so far. */
-  async decrypt(bytes: Uint8Array): Promise<Uint8Array> {
+  decrypt(bytes: Uint8Array): Uint8Array {
     if (this.#payload) return this.#opened(this.#payload, bytes)
 
     this.#start = Buffer.concat([this.#start, bytes])
@@ -30,7 +31,7 @@ export class AgeDecryptor {
     }
     const payloadAt = headerBytes + payloadNonceBytes
     if (this.#start.length < payloadAt) return Buffer.alloc(0)
-    const fileKey = await this.#fileKey(this.#start.subarray(0, headerBytes))
+    const fileKey = openAgeHeader(this.#start.subarray(0, headerBytes), this.#identities)
     this.#payload = new AgePayload(fileKey, this.#start.subarray(headerBytes, payloadAt))
     return this.#opened(this.#payload, this.#start.subarray(payloadAt))
   }
@@ -45,27 +46,6 @@ export class AgeDecryptor {
     const opened: Uint8Array[] = []
     this.#cutter.cut(bytes, piece => opened.push(open(payload, piece, false)))
     return Buffer.concat(opened)
-  }
-
-  async #fileKey(header: Uint8Array): Promise<Uint8Array> {
-    // Imported late, because it takes tens of milliseconds, which only decryption should cost.
-    const { Decrypter } = await import('age-encryption')
-    const decrypter = new Decrypter()
-    for (const identity of this.#identities) decrypter.addIdentity(identity)
-    // Asked when all others had nothing to say to the header; nobody else tells that from a damaged header.
-    let isForNone = false
-    decrypter.addIdentity({
-      unwrapFileKey: () => {
-        isForNone = true
-        return null
-      },
-    })
-    try {
-      return await decrypter.decryptHeader(header)
-    } catch (error) {
-      if (isForNone) throw new CodecError('wrong key', 'none of the identities is one of its recipients')
-      throw new CodecError('altered', 'the header of the age file is damaged', { cause: error })
-    }
   }
 }
 

@@ -68,7 +68,7 @@ async function decodeBytes(bytes: StoredReader, options: DecodeOptions, sink: By
         if (frame.contentSize !== undefined) checkLength(frame.contentSize)
         await write(compressed)
       }
-      await bytes.chunks.forEach(async chunk => decompress(age ? await age.decrypt(chunk) : chunk))
+      await bytes.chunks.forEach(async chunk => decompress(age ? age.decrypt(chunk) : chunk))
       if (age) await decompress(age.end())
       frame.end()
     },

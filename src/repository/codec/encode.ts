@@ -63,7 +63,7 @@ export async function encode(
     await sink(bytes)
   }
 
-  const age = recipients.length > 0 ? await AgeEncryptor.create(recipients) : undefined
+  const age = recipients.length > 0 ? new AgeEncryptor(recipients) : undefined
   if (age) await store(age.header)
   await runThrough(
     compressor(plaintextLength, level),

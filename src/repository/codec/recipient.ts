@@ -1,6 +1,7 @@
-import { createPrivateKey, createPublicKey } from 'node:crypto'
+import assert from 'node:assert/strict'
 import { decodeBech32, encodeBech32 } from './bech32.ts'
 import { CodecError } from './codec-error.ts'
+import { privateKey, publicBytesOf } from './x25519.ts'
 
 // Whatever is wrong is named by its position alone: people mix up the two halves of a key, and what is given as one
 // may be a secret.
@@ -8,9 +9,6 @@ import { CodecError } from './codec-error.ts'
 const recipientPrefix = 'age'
 const identityPrefix = 'AGE-SECRET-KEY-'
 const keyBytes = 32
-
-/** What comes before the 32 bytes of an X25519 secret key in PKCS #8. */
-const pkcs8Prefix = Uint8Array.of(48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 110, 4, 34, 4, 32)
 
 /** The public keys in a setting: separated by commas. */
 export function parseRecipients(list: string): string[] {
@@ -53,10 +51,14 @@ export function parseIdentities(text: string): string[] {
 /** The public key that belongs to a secret key. */
 export function recipientOf(identity: string): string {
   checkIdentities([identity])
-  const bytes = decodeBech32(identity)?.bytes ?? new Uint8Array()
-  const secret = createPrivateKey({ key: Buffer.concat([pkcs8Prefix, bytes]), format: 'der', type: 'pkcs8' })
-  const spki = createPublicKey(secret).export({ format: 'der', type: 'spki' })
-  return encodeBech32(recipientPrefix, spki.subarray(-keyBytes))
+  return encodeBech32(recipientPrefix, publicBytesOf(privateKey(keyBytesOf(identity))))
+}
+
+/** The 32 bytes of a key of either kind that was checked. */
+export function keyBytesOf(key: string): Uint8Array {
+  const decoded = decodeBech32(key)
+  assert(decoded)
+  return decoded.bytes
 }
 
 function problemOfRecipient(text: string): string | undefined {

@@ -5,7 +5,15 @@ import { couldNot, errnoCode, FileError, isMissing, systemErrorText } from '../.
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { ObjectDirectories, parentOf } from './object-directories.ts'
-import type { ListedObject, NewObject, PutOptions, Store, StoredObject, UnfinishedWrite } from './store.ts'
+import type {
+  ListedObject,
+  ListOptions,
+  NewObject,
+  PutOptions,
+  Store,
+  StoredObject,
+  UnfinishedWrite,
+} from './store.ts'
 import { storeFailure, throwStoreFailure } from './store-failure.ts'
 import { isUnfinishedWrite, temporaryName } from './unfinished-write.ts'
 import { unfinishedWrites } from './unfinished-writes.ts'
@@ -86,6 +94,7 @@ export class LocalStore implements Store {
     try {
       await this.#directories.prepare(place.directory)
       await this.#directories.requireInside(place.directory)
+      await this.#directories.requireOwnDisk(place.directory)
       if (!options.replace && (await exists(this.#files, this.#path(key)))) {
         await removeLeftovers(this.#files, place)
         return 'exists'
@@ -145,18 +154,21 @@ export class LocalStore implements Store {
     }
   }
 
-  async *list(prefix: string): AsyncIterable<ListedObject> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncIterable<ListedObject> {
     const directory = prefix === '' ? this.#root : this.#path(prefix.slice(0, -1))
     let entries: Entry[]
     try {
       entries = await this.#entries(prefix, directory)
     } catch (thrown) {
-      throw storeFailure(thrown)
+      const failure = storeFailure(thrown)
+      if (prefix === '' || options.unreadable === undefined) throw failure
+      options.unreadable(failure)
+      return
     }
     // A slash sorts where the keys below it do, so that all keys come in the order that an object store has.
     entries.sort((a, b) => (a.key < b.key ? -1 : 1))
     for (const { key, isDirectory, length } of entries) {
-      if (isDirectory) yield* this.list(key)
+      if (isDirectory) yield* this.list(key, options)
       else yield { key, length }
     }
   }

@@ -47,6 +47,7 @@ export class ObjectDirectories {
       await this.prepare(parent)
       await this.#make(directory)
       await this.requireInside(directory)
+      await this.requireOwnDisk(directory)
       // Also where it was there: whoever made it may have died before this.
       await this.#files.syncDirectory(parent).catch(couldNot(`fsync file "${parent}"`))
     }
@@ -62,6 +63,24 @@ export class ObjectDirectories {
     throw new RepositoryError('SETTINGS', `"${directory}" leads out of the repository, to "${real}"`, {
       hint: 'Remove the symbolic link.',
     })
+  }
+
+  /**
+   * Throws where another disk is mounted below the root: on the day when it is not, what is written would lie beneath its
+   * mount point, and nothing but the marker in the root tells that a disk is missing.
+   */
+  async requireOwnDisk(directory: string): Promise<void> {
+    if (directory === this.#root) return
+    const device = async (path: string) =>
+      (await this.#files.stat(path).catch(couldNot(`stat file "${path}"`))).device
+    if ((await device(directory)) === (await device(this.#root))) return
+    throw new RepositoryError(
+      'SETTINGS',
+      `"${directory}" is on another file system than repository directory "${this.#root}"`,
+      {
+        hint: 'Mount the disk as the repository directory itself, not below it, and move there what is stored.',
+      },
+    )
   }
 
   /** Is it where its path says, without a symbolic link below the root? */

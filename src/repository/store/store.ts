@@ -33,7 +33,7 @@ export interface Store extends AsyncDisposable {
    */
   confirm(key: string): Promise<'durable' | 'distrusted'>
   /** All objects whose key begins with `prefix`, which is empty or ends with a slash, in the order of their keys. */
-  list(prefix: string): AsyncIterable<ListedObject>
+  list(prefix: string, options?: ListOptions): AsyncIterable<ListedObject>
   /** What writes have left that were cut off, of those to which nothing was added since, in milliseconds since the epoch. */
   unfinishedWrites(changedBeforeMs: number): AsyncIterable<UnfinishedWrite>
 }
@@ -53,6 +53,11 @@ export interface OpenOptions {
   /** How much is going to be read at least; for stores where each request takes its time. Default: all of it. */
   bytesWanted?: number
   signal?: AbortSignal | undefined
+}
+
+export interface ListOptions {
+  /** Told of a part that cannot be looked at, which is left out then. Without it, that ends the list with an error. */
+  unreadable?: (thrown: unknown) => void
 }
 
 export interface PutOptions {
