@@ -9,12 +9,13 @@ import { backlog } from './backlog.ts'
 import { asText, type Benchmark, type BenchmarkOptions, type Result } from './benchmark.ts'
 import { bridge } from './bridge.ts'
 import { copy } from './copy.ts'
+import { distance } from './distance.ts'
 import { loop } from './loop.ts'
 import { repository } from './repository.ts'
 import { restore } from './restore.ts'
 import { start } from './start.ts'
 
-const benchmarks: Benchmark[] = [start, loop, copy, backlog, bridge, repository, restore]
+const benchmarks: Benchmark[] = [start, loop, copy, backlog, bridge, repository, restore, distance]
 const names = benchmarks.map(({ name }) => name)
 const longNames = benchmarks.filter(({ isLong }) => isLong).map(({ name }) => name)
 
