@@ -422,7 +422,7 @@ export function beside() {
             'pgarchivist.repository_quorum 0 ',
             'pgarchivist.spool_directory  ',
             'pgarchivist.spool_limit 1048576 kB',
-            'pgarchivist.start_timeout 5000 ms',
+            'pgarchivist.start_timeout 10000 ms',
             'pgarchivist.stop_timeout 1000 ms',
           ],
         )
