@@ -25,7 +25,8 @@ const usage = `Usage: npm run bench -- [NAME…] [--major N] [--rounds N] [--fil
   --major N    the PostgreSQL to compare with: ${requiredMajors.join(', ')} (default: ${Math.max(...requiredMajors)})
   --rounds N   how often each is measured (default: by the benchmark)
   --files N    how many files wait in "loop" (default: 5000)
-  --segments N how many segments wait, or are restored, in ${longNames.map(name => `"${name}"`).join(' and ')} (default: 200)
+  --segments N how many segments wait, or are restored, in ${longNames.map(name => `"${name}"`).join(' and ')} (default: 200; 50 is a look
+               of a quarter of the time and disk)
   --json FILE  also write all measurements there
 `
 

@@ -580,6 +580,7 @@ describe('pgarchivist archiver', { concurrency: 2 }, () => {
         archiver: { running: false, pid: null },
         statistics: null,
         waiting: { count: 2, next: '00000002.history' },
+        repositories: [],
       })
 
       await using archiver = await startModuleText(cluster, withBody(`return file === '00000002.history'`))

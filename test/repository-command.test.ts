@@ -15,6 +15,7 @@ import {
   type BareCluster,
   bareCluster,
   processTitle,
+  runCommand,
   type StartOptions,
   startArchiver,
 } from './support/running-archiver.ts'
@@ -113,6 +114,66 @@ describe('the archiver', { concurrency: 2 }, () => {
     assert.equal(await archiver.stop(), 0)
     assert.ok(!archiver.text.includes('S3cr3t'))
     assert.deepEqual(await fetchFrom(it.archive, second), walSegment({ name: second }))
+  })
+
+  test('says at its start that the repository may not be written, and what else is wrong there', async () => {
+    await using it = await cluster()
+    await chmod(it.archive, 0o555)
+    await using archiver = await startArchiver(['-D', it.data])
+    await archiver.line(`A WARNING:  could not write to directory "${it.archive}": Permission denied`)
+    await archiver.line('A HINT:  Let the user that PostgreSQL runs as own the directory of the repository.')
+    await chmod(it.archive, 0o700)
+    await ready(it, first)
+    await it.done(first)
+    // What is written from then on lies below, and the root may be somebody else's.
+    await chmod(it.archive, 0o555)
+    assert.equal(await archiver.stop(), 0)
+    await using again = await startArchiver(['-D', it.data])
+    await ready(it, second)
+    await it.done(second)
+    assert.deepEqual(
+      again.lines.filter(line => line.includes('could not')),
+      [],
+    )
+    await again.stop()
+    await chmod(it.archive, 0o700)
+  })
+
+  test('info shows the repository and its id, or what is wrong with it', async () => {
+    await using it = await cluster()
+    await ready(it, first)
+    const info = async (...args: string[]) => (await runCommand(['info', '-D', it.data, ...args])).stdout
+    const url = fileUrl(it.archive)
+    assert.match(
+      await info(),
+      new RegExp(
+        `^repository {6}${url}: there is no repository at "${url}": "pgarchivist-repository.json" is missing$`,
+        'm',
+      ),
+    )
+    await using archiver = await startArchiver(['-D', it.data])
+    await it.done(first)
+    assert.equal(await archiver.stop(), 0)
+    const { id } = JSON.parse(await readFile(join(it.archive, 'pgarchivist-repository.json'), 'utf8'))
+    assert.match(await info(), new RegExp(`^repository {6}${url}, id ${id}$`, 'm'))
+    assert.deepEqual(JSON.parse(await info('--output', 'json')).repositories, [{ url, id, problem: null }])
+    await it.configure({ repository: 'srv/wal' })
+    assert.match(
+      await info(),
+      /^repository {6}"pgarchivist.repository": repository "srv\/wal" is not a URL, in file /m,
+    )
+  })
+
+  test('tells a misspelt setting, and not one that is for the library in the server', async () => {
+    await using it = await cluster()
+    await it.configure({ encryption_recipient: 'age1x', file_timeout: '10s' })
+    await using archiver = await startArchiver(['-D', it.data])
+    await archiver.line(
+      'A WARNING:  invalid configuration parameter name "pgarchivist.encryption_recipient", removing it',
+    )
+    await archiver.line('A DETAIL:  "pgarchivist" is now a reserved prefix.')
+    assert.equal(await archiver.stop(), 0)
+    assert.equal(archiver.lines.filter(line => line.includes('invalid configuration parameter')).length, 1)
   })
 
   test('uses another repository after a reload, and says which', async () => {

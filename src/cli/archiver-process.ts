@@ -21,6 +21,7 @@ import { realModuleFiles } from '../system/real-module-files.ts'
 import { connectToParent, realProcesses } from '../system/real-processes.ts'
 import { exists } from '../system/write-durably.ts'
 import { builtInModules } from './built-in-modules.ts'
+import { librarySettings } from './library-settings.ts'
 import { logWriter } from './log-writer.ts'
 import { siblingProgram } from './sibling-program.ts'
 import { StateDirectory } from './state-directory.ts'
@@ -118,6 +119,7 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
         registerWorker: worker => registered.register(worker),
         log,
       })
+      if (core.archive_library.value === 'repository') refuseMisspelt(gucs)
       workers = registered
       workers.start(gucs.values())
       if (!host.archivesAhead) return host
@@ -162,6 +164,19 @@ async function runArchiver({ dataDirectory, settings, logFormat }: ArchiverStart
   await workers?.stop()
   await statistics.save()
   process.exit(status)
+}
+
+/**
+ * What a misspelt setting should have said, as to encrypt, would not be done. Those of the library mean nothing here, but
+ * are no mistake: the server of the same configuration may load it.
+ */
+function refuseMisspelt(gucs: GucRegistry): void {
+  for (const name of librarySettings) {
+    // The archiver has it too.
+    if (name === 'pgarchivist.archive_ahead') continue
+    gucs.defineString({ name, short_desc: 'Of the library in the server.', boot_value: '' })
+  }
+  gucs.markPrefixReserved('pgarchivist')
 }
 
 /** A server that starts with one of these files removes it when its recovery ends. */

@@ -1,10 +1,14 @@
 import path from 'node:path'
 import { type ArchiverStatistics, newStatistics } from '../archiver/statistics.ts'
 import { ArchiveStatus } from '../host/archive-status.ts'
+import { RepositoryError } from '../repository/repository-error.ts'
+import type { RepositoryUrl } from '../repository/repository-url.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { isMissing, systemErrorText } from '../system/system-error.ts'
 import { exists } from '../system/write-durably.ts'
+import { openRepository } from './open-repository.ts'
+import { RepositorySettings } from './repository-settings.ts'
 import { StateDirectory } from './state-directory.ts'
 
 interface Info {
@@ -13,6 +17,8 @@ interface Info {
   /** `null` where no archiver of ours has worked yet. */
   statistics: ArchiverStatistics | null
   waiting: { count: number; next: string | null }
+  /** Those that the configuration of the server names. */
+  repositories: { url: string | null; id: string | null; problem: string | null }[]
 }
 
 /** `pgarchivist info`: resolves with the exit status. */
@@ -47,7 +53,39 @@ async function collectInfo(dataDirectory: string): Promise<Info> {
     archiver: { running: pid !== undefined, pid: pid ?? null },
     statistics: (await state.readStatistics()) ?? null,
     waiting: { count: waiting.count, next: waiting.first[0] ?? null },
+    repositories: await repositoriesOf(dataDirectory),
   }
+}
+
+/** As the next command would find them; what is wrong with them is part of the answer. */
+async function repositoriesOf(dataDirectory: string): Promise<Info['repositories']> {
+  const settings = await RepositorySettings.read({
+    files: realFiles,
+    flags: { pgdata: dataDirectory },
+    environment: process.env,
+    workingDirectory: process.cwd(),
+  })
+  if (!settings.isSet('pgarchivist.repository')) return []
+  try {
+    return await Promise.all(settings.repositories.map(url => repositoryAt(url, dataDirectory)))
+  } catch (thrown) {
+    return [{ url: null, id: null, problem: problemOf(thrown) }]
+  }
+}
+
+async function repositoryAt(at: RepositoryUrl, dataDirectory: string): Promise<Info['repositories'][number]> {
+  await using repository = await openRepository(at, { dataDirectory })
+  const { url } = repository
+  try {
+    return { url, id: await repository.requireRepository(), problem: null }
+  } catch (thrown) {
+    return { url, id: null, problem: problemOf(thrown) }
+  }
+}
+
+function problemOf(thrown: unknown): string {
+  if (thrown instanceof RepositoryError) return thrown.message
+  throw thrown
 }
 
 async function archiverPid(state: StateDirectory): Promise<number | undefined> {
@@ -55,14 +93,16 @@ async function archiverPid(state: StateDirectory): Promise<number | undefined> {
   return Number.parseInt(await realFiles.readText(state.lockPath), 10) || undefined
 }
 
-function asText({ data_directory, archiver, statistics, waiting }: Info): string {
+function asText({ data_directory, archiver, statistics, waiting, repositories }: Info): string {
   const waits = `waiting         ${waiting.count}${waiting.next === null ? '' : `, next ${waiting.next}`}`
+  const stored = repositories.map(each => `repository      ${repositoryText(each)}`)
   if (statistics === null && !archiver.running) {
     // The server's own archiver counts in the server.
     return [
       `data directory  ${data_directory}`,
       "archiver        none beside the server has worked here; the server's own is in its view pg_stat_archiver",
       waits,
+      ...stored,
       '',
     ].join('\n')
   }
@@ -75,6 +115,12 @@ function asText({ data_directory, archiver, statistics, waiting }: Info): string
     `archived        ${counts.archived_count}${last(counts.last_archived_wal, counts.last_archived_time)}`,
     `failed attempts ${counts.failed_count}${last(counts.last_failed_wal, counts.last_failed_time)}`,
     waits,
+    ...stored,
     '',
   ].join('\n')
+}
+
+function repositoryText({ url, id, problem }: Info['repositories'][number]): string {
+  if (problem === null) return `${url}, id ${id}`
+  return url === null ? problem : `${url}: ${problem}`
 }

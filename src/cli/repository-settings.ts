@@ -18,13 +18,7 @@ import { type RepositoryGuc, repositoryGucs } from '../repository/repository-guc
 import { parseRepositoryUrls, type RepositoryUrl } from '../repository/repository-url.ts'
 import type { FileStatus, Files } from '../system/files.ts'
 import { isMissing, systemErrorText } from '../system/system-error.ts'
-
-/** What only the library in a server has; see `_PG_init` in src/bridge/pg/pgarchivist.c. */
-const namesOfLibrary: ReadonlySet<string> = new Set(
-  ['module', 'node', 'archive_ahead', 'file_timeout', 'start_timeout', 'stop_timeout', 'memory_limit'].map(
-    word => `pgarchivist.${word}`,
-  ),
-)
+import { librarySettings } from './library-settings.ts'
 
 /** What a command line says, as options of commands; each as it was written. */
 export interface RepositoryFlags {
@@ -120,9 +114,14 @@ export class RepositorySettings {
   /** Throws where a setting of ours is misspelt: what it should have said, as to encrypt, would not be done. */
   requireKnownNames(): void {
     for (const [name, where] of this.#places) {
-      if (!name.startsWith('pgarchivist.') || this.#values.has(name) || namesOfLibrary.has(name)) continue
+      if (!name.startsWith('pgarchivist.') || this.#values.has(name) || librarySettings.has(name)) continue
       throw new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`)
     }
+  }
+
+  /** Does somebody say something about it? */
+  isSet(name: string): boolean {
+    return this.#places.has(name)
   }
 
   /** At least one. */

@@ -57,7 +57,7 @@ export function repositoryModule({
         try {
           settings.recipients()
           const repository = await current()
-          await repository.inspect()
+          await repository.inspect(server.system_identifier)
         } catch (thrown) {
           // It may be mended before the first file comes, so this is no reason not to start.
           if (!(thrown instanceof RepositoryError)) throw thrown

@@ -270,10 +270,10 @@ export class RepositorySet implements AsyncDisposable {
   }
 
   /** Throws where it is certain that a file could not be archived. Changes nothing. */
-  async inspect(): Promise<void> {
+  async inspect(systemIdentifier?: string): Promise<void> {
     const failures: unknown[] = []
     for (const repository of this.repositories) {
-      await repository.inspect().catch(thrown => void failures.push(thrown))
+      await repository.inspect(systemIdentifier).catch(thrown => void failures.push(thrown))
     }
     const [first] = mostTelling(failures)
     if (first !== undefined) throw first

@@ -196,9 +196,9 @@ export class Repository implements AsyncDisposable {
     }
   }
 
-  /** Throws a `RepositoryError` where it is certain that nothing could be archived here. Changes nothing. */
-  async inspect(): Promise<void> {
-    await this.#store.inspect()
+  /** Throws a `RepositoryError` where it is certain that nothing of a cluster could be archived here. Changes nothing. */
+  async inspect(systemIdentifier?: string): Promise<void> {
+    await this.#store.inspect(systemIdentifier === undefined ? '' : walPrefix(systemIdentifier))
     await this.#identity.read()
   }
 

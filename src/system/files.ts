@@ -19,6 +19,8 @@ export interface Files {
   changeOwner(path: string, uid: number, gid: number): Promise<void>
   /** The absolute path without symbolic links, `.` and `..`. */
   realPath(path: string): Promise<string>
+  /** Fails where names may not be made in a directory, because of permissions or of a file system that is read-only. */
+  requireWritable(path: string): Promise<void>
   /** A second name for the same file; fails with EEXIST rather than replace. */
   link(existing: string, name: string): Promise<void>
   /** Replaces what is at `to`. */

@@ -1,6 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import { constants, watch } from 'node:fs'
 import {
+  access,
   type FileHandle,
   lchown,
   link,
@@ -39,6 +40,7 @@ export const realFiles: Files = {
   },
   changeOwner: (path, uid, gid) => lchown(path, uid, gid),
   realPath: path => realpath(path),
+  requireWritable: path => access(path, constants.W_OK | constants.X_OK),
   link,
   rename,
   unlink,

@@ -674,6 +674,10 @@ export class SimulatedFiles implements Files {
     })
   }
 
+  async requireWritable(path: string): Promise<void> {
+    await this.stat(path)
+  }
+
   realPath(path: string): Promise<string> {
     return this.#step({ operation: 'realPath', path }, 'realpath', () => {
       this.#existing(path)

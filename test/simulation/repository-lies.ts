@@ -74,6 +74,7 @@ function whole(files: Files): Files {
     makeDirectory: (path, mode) => files.makeDirectory(path, mode),
     changeOwner: (path, uid, gid) => files.changeOwner(path, uid, gid),
     realPath: path => files.realPath(path),
+    requireWritable: path => files.requireWritable(path),
     link: (existing, name) => files.link(existing, name),
     rename: (from, to) => files.rename(from, to),
     unlink: path => files.unlink(path),

@@ -4,7 +4,7 @@ import type { FileStatus, Files, OpenFile } from '../../system/files.ts'
 import { couldNot, errnoCode, FileError, isMissing, systemErrorText } from '../../system/system-error.ts'
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
-import { ObjectDirectories, parentOf } from './object-directories.ts'
+import { ObjectDirectories, parentOf, withSlash } from './object-directories.ts'
 import type {
   ListedObject,
   ListOptions,
@@ -67,9 +67,21 @@ export class LocalStore implements Store {
     return this.#options.directory
   }
 
-  async inspect(): Promise<void> {
+  async inspect(prefix?: string): Promise<void> {
     await this.#requireRoot()
     await this.#refuseDataDirectory().catch(throwStoreFailure)
+    if (prefix !== undefined) await this.#requireWritable(prefix).catch(throwStoreFailure)
+  }
+
+  /** Where the next directory or object would be made: several users may share a root. */
+  async #requireWritable(prefix: string): Promise<void> {
+    let directory = this.#root
+    for (const part of prefix.split('/').filter(each => each !== '')) {
+      const below = withSlash(directory) + part
+      if (!(await exists(this.#files, below))) break
+      directory = below
+    }
+    await this.#files.requireWritable(directory).catch(couldNot(`write to directory "${directory}"`))
   }
 
   async isEmpty(): Promise<boolean> {
@@ -310,7 +322,7 @@ export class LocalStore implements Store {
   }
 
   #path(key: string): string {
-    return this.#root === '/' ? `/${key}` : `${this.#root}/${key}`
+    return `${withSlash(this.#root)}${key}`
   }
 }
 

@@ -143,6 +143,6 @@ export function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf('/')) || '/'
 }
 
-function withSlash(directory: string): string {
+export function withSlash(directory: string): string {
   return directory === '/' ? directory : `${directory}/`
 }

@@ -9,9 +9,10 @@ export interface Store extends AsyncDisposable {
   readonly url: string
   readonly features: StoreFeatures
   /**
-   * Throws a `RepositoryError` that names the remedy where the place can certainly not be used. Changes nothing.
+   * Throws a `RepositoryError` that names the remedy where the place can certainly not be used, to store objects whose keys
+   * begin with `prefix` if one is given. Changes nothing.
    */
-  inspect(): Promise<void>
+  inspect(prefix?: string): Promise<void>
   /** Is there nothing at all in it? Unfinished writes of ours and what a file system makes itself do not count. */
   isEmpty(): Promise<boolean>
   /** May there be an object whose key begins with `prefix`, which ends with a slash? Cheap, and never wrong with `false`. */
