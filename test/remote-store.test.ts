@@ -437,3 +437,38 @@ test('files are archived and fetched over a driver that all wrappers are around,
     ['get', 1, 0],
   ])
 })
+
+// What replaces an object
+
+test('a file is not archived when it cannot be told whether the object that was distrusted was replaced', async () => {
+  const stage = new Stage()
+  const repository = stage.repository()
+  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  stage.driver.handlers.confirm = async () => 'distrusted'
+  const { put } = stage.driver.handlers
+  // As where an upload is ended once more, because its first answer was lost.
+  stage.driver.handlers.put = async request => (request.replace ? 'exists' : await put(request))
+  assert.equal(
+    await failure(repository.archive(sourceOf(nameOf(0)), archiveOptions)),
+    `UNREACHABLE: "${keyOf(nameOf(0))}" in repository "memory:" may not be on disk, and it could not be told whether it was written anew\nHINT: Check that the repository is there and that this user may use it; it is tried again.`,
+  )
+})
+
+test('a file that changes after it was compared replaces nothing', async () => {
+  const stage = new Stage()
+  const repository = stage.repository()
+  const name = nameOf(0)
+  await repository.archive(sourceOf(name), archiveOptions)
+  const before = stage.driver.objects.get(keyOf(name))
+  let source = sourceOf(name)
+  stage.driver.handlers.confirm = async () => {
+    source = sourceOf(name, walSegment({ name, seed: 2 }))
+    return 'distrusted'
+  }
+  const changing = { name, open: () => source.open() }
+  assert.match(
+    await failure(repository.archive(changing, archiveOptions)),
+    /was changed while it was being archived/,
+  )
+  assert.equal(stage.driver.objects.get(keyOf(name)), before)
+})

@@ -176,7 +176,11 @@ export class RepositoryIdentity {
     if (bytes === undefined || parseMarker(bytes.toString())?.id !== id) {
       throw new RepositoryError('NO_MARKER', `"${markerKey}" was in repository "${this.#url}", and is gone`)
     }
-    await this.#store.put(markerKey, newMarker(bytes), { replace: true })
+    if ((await this.#store.put(markerKey, newMarker(bytes), { replace: true })) === 'written') return
+    throw new RepositoryError(
+      'UNREACHABLE',
+      `"${markerKey}" in repository "${this.#url}" may not be on disk, and it could not be told whether it was written anew`,
+    )
   }
 
   async #markerBytes(): Promise<Buffer | undefined> {

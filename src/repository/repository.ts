@@ -320,7 +320,21 @@ export class Repository implements AsyncDisposable {
       })
     }
     if ((await this.#store.confirm(key)) === 'durable') return
-    await this.#store.put(key, anew, { replace: true, signal: options.signal })
+    // The file may have been changed since it was compared, and nothing is replaced by other content.
+    const write: NewObject['write'] = async append => {
+      const block = await anew.write(append)
+      const parsed = parseMetadataBlock(block)
+      if (parsed.kind === 'metadata' && parsed.metadata.plaintext_xxh128 === digest) return block
+      throw new CodecError('source changed', 'it was written to')
+    }
+    const outcome = await this.#store.put(key, { ...anew, write }, { replace: true, signal: options.signal })
+    // What is there may be what was to be replaced, or what an attempt has put there whose answer was lost.
+    if (outcome === 'exists') {
+      throw new RepositoryError(
+        'UNREACHABLE',
+        `"${key}" in repository "${this.url}" may not be on disk, and it could not be told whether it was written anew`,
+      )
+    }
   }
 
   /** Of an object that is there. Throws unless all of it is what was stored. */
