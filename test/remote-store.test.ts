@@ -472,3 +472,20 @@ test('a file that changes after it was compared replaces nothing', async () => {
   )
   assert.equal(stage.driver.objects.get(keyOf(name)), before)
 })
+
+test('a store that knows no order of names, or begins anew with each page, is told instead of believed', async () => {
+  for (const pages of [[['b', 'a']], [['a'], ['a']]]) {
+    const stage = new Stage()
+    stage.driver.handlers.list = async () => {
+      const page = pages.shift() ?? []
+      return { objects: page.map(key => ({ key, length: 1 })), isLast: pages.length === 0 }
+    }
+    const list = async () => {
+      for await (const _ of stage.store().list('')) continue
+    }
+    assert.match(
+      await failure(list()),
+      /^UNREACHABLE: could not list repository "memory:": its store names "a" after /,
+    )
+  }
+})

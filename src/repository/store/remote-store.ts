@@ -247,13 +247,31 @@ export class RemoteStore implements Store {
       page.catch(() => {}) // told when it is its turn
       return page
     }
+    let after: string | undefined
     let next: Promise<Answers['list']> | undefined = ask()
     while (next !== undefined) {
       const { objects, isLast }: Answers['list'] = await next
       const last = objects.at(-1)
       if (last === undefined && !isLast) throw new Error(`"${this.url}" gave a page of names without any`)
+      this.#requireOrder(objects, after)
+      after = last?.key
       next = isLast || limit === 1 ? undefined : ask(last?.key)
       yield* objects
+    }
+  }
+
+  /** There are stores that know no order, or not how to go on behind a name: their lists would end nowhere, or hold gaps. */
+  #requireOrder(objects: readonly ListedObject[], after: string | undefined): void {
+    let last = after
+    for (const { key } of objects) {
+      if (last !== undefined && key <= last) {
+        throw new RepositoryError(
+          'UNREACHABLE',
+          `could not list repository "${this.url}": its store names "${key}" after "${last}"`,
+          { hint: 'Use a store that lists the names of objects in their order.' },
+        )
+      }
+      last = key
     }
   }
 
