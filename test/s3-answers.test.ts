@@ -10,6 +10,8 @@ import { after, before, test } from 'node:test'
 import { parseS3Location } from '../src/repository/s3-location.ts'
 import { RequestError } from '../src/repository/store/request-error.ts'
 import { S3Driver } from '../src/repository/store/s3/s3-driver.ts'
+import { s3Failure } from '../src/repository/store/s3/s3-failure.ts'
+import { s3Refusal } from '../src/repository/store/s3/s3-refusal.ts'
 import { S3Profiles } from './support/s3-profiles.ts'
 import { makeTestCertificate } from './support/test-certificate.ts'
 import { temporaryDirectory } from './support/unprivileged.ts'
@@ -276,3 +278,22 @@ async function tunnelTo(target: Server) {
     },
   }
 }
+
+test('a connection that is not made in time is tried again, by the name of the store', () => {
+  // As the client makes it, without a code. It comes before the deadline of a request that carries much.
+  const late = Object.assign(new Error('the request socket did not establish a connection'), {
+    name: 'TimeoutError',
+  })
+  const url = 's3://bucket/?endpoint=http://192.0.2.1'
+  const location = parseS3Location(url)
+  const failed = { kind: 'put', key: 'a', url, location, secrets: [], isMended: false } as const
+  const told = s3Failure(s3Refusal(late), failed)
+  assert.ok(told instanceof RequestError)
+  assert.equal(told.retry, 'again')
+  assert.equal(told.kind, 'unreachable')
+  assert.equal(
+    told.message,
+    `could not store "a" in repository "${url}": the connection to "http://192.0.2.1" failed`,
+  )
+  assert.equal(told.detail, 'The reason is ETIMEDOUT.')
+})

@@ -51,7 +51,9 @@ export function s3Refusal(thrown: unknown): S3Refusal {
     requestId: textOf(error.$metadata?.requestId),
     region: regionOf(headers['x-amz-bucket-region'] ?? textOf(error.Region), status),
     retryAfterMs: retryAfterMs(headers['retry-after']),
-    errno: errnoCode(thrown),
+    // The client has no such word for a connection that was not made in time.
+    errno:
+      errnoCode(thrown) ?? (error.name === 'TimeoutError' && status === undefined ? 'ETIMEDOUT' : undefined),
     thrown,
   }
 }
