@@ -1,9 +1,20 @@
 // Bringing repositories up to date from each other: what is copied, what is left alone, and what is said of it.
 
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { CatchingUp } from '../src/modules/catching-up.ts'
 import { type CatchUpOptions, catchUp } from '../src/repository/catch-up.ts'
+import { encodeMarker } from '../src/repository/marker.ts'
+import { encodeMetadataBlock } from '../src/repository/metadata-block.ts'
+import { markerKey } from '../src/repository/object-key.ts'
+import { Repository } from '../src/repository/repository.ts'
+import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
+import { MemoryDriver } from '../src/repository/store/memory-driver.ts'
+import { RemoteStore } from '../src/repository/store/remote-store.ts'
+import { sendTo } from '../src/repository/store/requests.ts'
+import { SimulatedClock } from '../src/system/simulated-clock.ts'
+import { noise } from './support/coded-bytes.ts'
 import { keyOf } from './support/repository-stage.ts'
 import { SeveralStage } from './support/several-stage.ts'
 import { anySystemIdentifier } from './support/wal-segment.ts'
@@ -209,3 +220,55 @@ test('in the background it begins after the start, and again when one answers ag
     'LOG: copied 1 of 1 objects that were missing in repository "file:///b"',
   ])
 })
+
+test('two repositories that lack large files of each other do not wait for each other for ever', async () => {
+  // Each copy held memory of the one that it wrote to while it waited for that of the other one.
+  const clock = new SimulatedClock()
+  const bodies = new Map(['A', 'B'].map(each => [each, noise(20 * 1024 ** 2)]))
+  const driverWith = (url: string, which: string, id: string) => {
+    const driver = new MemoryDriver({ url, clock })
+    driver.objects.set(markerKey, encodeMarker(id, '', 'test'))
+    // In turns, so that the copies begin in both directions at once.
+    for (let file = 1; file <= 2; file++) {
+      const name = `0000000100000000000000${file}${which}`
+      driver.objects.set(keyOf(name), wholeObject(name, bodies.get(which) ?? new Uint8Array()))
+    }
+    return driver
+  }
+  const drivers = [
+    driverWith('memory:a', 'A', '00000000-0000-4000-8000-00000000000a'),
+    driverWith('memory:b', 'B', '00000000-0000-4000-8000-00000000000b'),
+  ]
+  const repositories = drivers.map(driver => {
+    const { url, features } = driver
+    const budget = new MemoryBudget(8 * 1024 ** 2)
+    const store = new RemoteStore({ url, features, send: sendTo(driver), clock, budget })
+    return new Repository({ store, clock, newId: () => '', writer: 'test' })
+  })
+  const report = await catchUp({ repositories, systemIdentifier: anySystemIdentifier, filesAtOnce: 4 })
+  assert.deepEqual([report.status, report.repositories.map(({ copied }) => copied)], ['ok', [2, 2]])
+  const [a, b] = drivers
+  for (const [key, bytes] of a?.objects ?? []) {
+    if (key !== markerKey) assert.ok(Buffer.compare(bytes, b?.objects.get(key) ?? Buffer.alloc(0)) === 0, key)
+  }
+})
+
+function wholeObject(name: string, body: Uint8Array): Uint8Array {
+  const block = encodeMetadataBlock({
+    name,
+    system_identifier: anySystemIdentifier,
+    plaintext_xxh128: '0'.repeat(32),
+    plaintext_length: body.length,
+    stored_sha256: createHash('sha256').update(body).digest('hex'),
+    stored_length: body.length,
+    compression: 'zstd',
+    encryption: 'none',
+    recipients: [],
+    wal_segment_size: null,
+    wal_page_magic: null,
+    archived_at: '2026-11-21T04:00:00.000Z',
+    modified_at: '2026-11-21T04:00:00.000Z',
+    writer: 'test',
+  })
+  return Buffer.concat([block, body])
+}
