@@ -211,6 +211,25 @@ test('what is damaged in one repository comes from another one, with a warning',
   assert.match(await failure(stage.fetch(set, one)), /^CORRUPT: [^]*Input\/output error/)
 })
 
+test('a fault of ours with one repository does not keep another one from answering', async () => {
+  const stage = new SeveralStage()
+  const set = stage.set()
+  stage.put(one)
+  await stage.archive(set, one)
+  const [first, second] = set.repositories
+  assert.ok(first !== undefined && second !== undefined)
+  first.fetch = async () => {
+    throw new TypeError('this is a fault')
+  }
+  assert.equal(await stage.fetch(set, one), `content of ${one}\n`)
+  assert.deepEqual(stage.warnings, [
+    `"${one}" was taken from repository "file:///b", because this is a fault`,
+  ])
+  // Nor does it mean that the file is not there.
+  second.fetch = async () => false
+  await assert.rejects(stage.fetch(set, one), /this is a fault/)
+})
+
 test('whoever cannot take the bytes is asked no more', async () => {
   const stage = new SeveralStage()
   const set = stage.set()

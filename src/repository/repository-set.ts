@@ -212,11 +212,11 @@ export class RepositorySet implements AsyncDisposable {
         missing.push(repository)
       } catch (error) {
         // Nobody else's bytes would fare better, and who has given up does not ask on.
-        if (ofSink !== undefined || options.signal?.aborted || !(error instanceof RepositoryError))
-          throw error
+        if (ofSink !== undefined || options.signal?.aborted) throw error
         if (handedOver && options.again === undefined) throw error
+        // A fault of ours with one store does not keep another one from answering.
         answers.push({ repository, error })
-        this.#noteAnswer(repository, error.kind !== 'unreachable')
+        this.#noteAnswer(repository, error instanceof RepositoryError && error.kind !== 'unreachable')
       }
     }
     // A repository that was added later need not have a file of the cluster yet.
@@ -254,17 +254,16 @@ export class RepositorySet implements AsyncDisposable {
     from: Repository,
     answers: readonly { repository: Repository; error: unknown }[],
   ): void {
-    for (const { error } of answers) {
-      if (
-        !(error instanceof RepositoryError) ||
-        error.kind === 'unreachable' ||
-        error.code === 'UNKNOWN_CLUSTER'
-      )
-        continue
+    for (const { error: thrown } of answers) {
+      const isUsual =
+        thrown instanceof RepositoryError &&
+        (thrown.kind === 'unreachable' || thrown.code === 'UNKNOWN_CLUSTER')
+      if (isUsual) continue
+      const error = told(thrown)
       this.#options.warn?.({
         message: `"${name}" was taken from repository "${from.url}", because ${error.message}`,
         detail: error.detail,
-        hint: error.hint,
+        ...(error.hint !== undefined && { hint: error.hint }),
       })
     }
   }

@@ -252,7 +252,9 @@ export class RemoteStore implements Store {
     while (next !== undefined) {
       const { objects, isLast }: Answers['list'] = await next
       const last = objects.at(-1)
-      if (last === undefined && !isLast) throw new Error(`"${this.url}" gave a page of names without any`)
+      if (last === undefined && !isLast) {
+        throw new RepositoryError('UNREACHABLE', `repository "${this.url}" gave a page of names without any`)
+      }
       this.#requireOrder(objects, after)
       after = last?.key
       next = isLast || limit === 1 ? undefined : ask(last?.key)
