@@ -93,7 +93,7 @@ describe('the archiver', { concurrency: 2 }, () => {
       ],
       [
         { repository: 's3://me:S3cr3t@bucket' },
-        'A WARNING:  invalid value for parameter "pgarchivist.repository": repository "s3://…@bucket" has an unknown scheme "s3"',
+        'A WARNING:  invalid value for parameter "pgarchivist.repository": repository "s3://…@bucket" holds credentials',
       ],
       [
         { encryption_recipients: 'age1nobody' },

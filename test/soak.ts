@@ -6,9 +6,10 @@
  *                   `--thorough` it begins with the archiver ended twice, at every pair of steps.
  *   --bridge        a real server that archives 10,000 files, or `--files`, while the process beside its archiver is
  *                   killed, stopped, blocked and replaced; with `--ahead` several files at once.
+ *   --store         a real Ceph behind a proxy that does what networks and stores do: 10,000 files, or `--files`, each way.
  *   --endings       a real server that is ended 200 times, or `--rounds`, in all ways and at any moment.
  *
- * The last two take `--major 18` and `--seed`.
+ * All of these take `--seed`, those with a server `--major 18`.
  */
 import { parseArgs } from 'node:util'
 import { removeTemplates } from './bridge/bridged-server.ts'
@@ -23,6 +24,9 @@ import {
   strikeTwice,
 } from './simulation/every-step.ts'
 import { runStorms } from './simulation/many-storms.ts'
+import { runStoreStorm } from './store-storm/store-storm.ts'
+import { RunningCeph } from './support/running-ceph.ts'
+import { S3Profiles } from './support/s3-profiles.ts'
 
 const dayMs = 86_400_000
 const day = Math.floor(Date.now() / dayMs)
@@ -39,6 +43,7 @@ const { values } = parseArgs({
     thorough: { type: 'boolean', default: false },
     bridge: { type: 'boolean', default: false },
     endings: { type: 'boolean', default: false },
+    store: { type: 'boolean', default: false },
     ahead: { type: 'boolean', default: false },
     major: { type: 'string', default: '18' },
     files: { type: 'string', default: '10000' },
@@ -56,6 +61,13 @@ if (values.bridge) {
     async () =>
       await runStorm({ ...real, lasts: { files: files - calmFiles }, calmFiles, onProgress: console.log }),
   )
+} else if (values.store) {
+  await using ceph = await RunningCeph.start()
+  await using profiles = await S3Profiles.begin()
+  const { files, seed } = { files: Number(values.files), seed: Number(values.seed) }
+  const report = await runStoreStorm({ ceph, profiles, files, seed, onProgress: console.log })
+  console.log(JSON.stringify(report, null, 1))
+  if (report.brokenPromises.length > 0) process.exitCode = 1
 } else if (values.endings) {
   const lasts = { rounds: Number(values.rounds) }
   await withTemplates(async () => await runEndings({ ...real, lasts, isPatient: true, onRound: console.log }))

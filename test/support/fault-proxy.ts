@@ -185,7 +185,7 @@ class Connection {
     this.#client = client
     // Errors are always followed by "close".
     client.on('error', () => {})
-    const clientGone = once(client, 'close')
+    const clientGone = closed(client)
     if (proxy.acceptsSilently) {
       proxy.counts.silentConnections++
       client.resume()
@@ -197,7 +197,7 @@ class Connection {
     const store = connect({ ...proxy.target, allowHalfOpen: true, noDelay: true })
     store.on('error', () => {})
     this.#store = store
-    this.gone = Promise.all([clientGone, once(store, 'close')])
+    this.gone = Promise.all([clientGone, closed(store)])
     const toStore = new DelayedPipe(client, store, proxy.toStore)
     const toClient = new DelayedPipe(store, client, proxy.toClient)
     this.#toStore = toStore
@@ -488,4 +488,9 @@ const unknownLength = 4096
 
 function statusOf(head: Head): number {
   return Number(head.line.split(' ')[1])
+}
+
+/** Unlike `once` it does not mind an error that comes before. */
+function closed(socket: Socket): Promise<void> {
+  return new Promise(resolve => socket.once('close', () => resolve()))
 }
