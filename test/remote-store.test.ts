@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { KnownRepositories } from '../src/repository/known-repositories.ts'
 import { encodeMarker } from '../src/repository/marker.ts'
 import { markerKey, walObjectKey } from '../src/repository/object-key.ts'
 import { Repository } from '../src/repository/repository.ts'
@@ -59,7 +60,9 @@ class Stage {
     return new RemoteStore({ url, features, send, clock: this.clock, budget: this.budget })
   }
 
-  repository(more: { unguarded?: (warning: RepositoryWarning) => void } = {}): Repository {
+  repository(
+    more: { unguarded?: (warning: RepositoryWarning) => void; known?: KnownRepositories } = {},
+  ): Repository {
     return new Repository({
       store: this.store(),
       clock: this.clock,
@@ -68,6 +71,16 @@ class Stage {
       codec: synchronousCodec,
       ...more,
     })
+  }
+}
+
+/** What is remembered in a data directory. */
+function memory(): KnownRepositories {
+  const ids = new Map<string, string>()
+  return {
+    path: 'memory',
+    idOf: async url => ids.get(url),
+    remember: async (url, id) => void ids.set(url, id),
   }
 }
 
@@ -137,13 +150,39 @@ test('a file is archived with one request, after those that come with the first 
 
 test('the first file of a process costs a look at the marker more, and its trial where that is needed', async () => {
   const stage = new Stage(unproven)
-  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  const known = memory()
+  await stage.repository({ known }).archive(sourceOf(nameOf(0)), archiveOptions)
   stage.asked = []
-  await stage.repository().archive(sourceOf(nameOf(1)), archiveOptions)
+  await stage.repository({ known }).archive(sourceOf(nameOf(1)), archiveOptions)
   assert.deepEqual(
     stage.asked.map(([kind, request]) => `${kind} ${(request as { key: string }).key}`),
-    [`get ${markerKey}`, `put ${markerKey}`, `put ${keyOf(nameOf(1))}`],
+    [`get ${markerKey}`, `confirm ${markerKey}`, `put ${markerKey}`, `put ${keyOf(nameOf(1))}`],
   )
+})
+
+test('a marker that the network has altered is not remembered, and not put into its place', async () => {
+  // It would have been missed for ever, and a store that replaces objects would have got it.
+  const stage = new Stage(replacing)
+  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  const marker = stage.driver.objects.get(markerKey)
+  assert.ok(marker)
+  let isAltered = true
+  stage.before = ([kind, request]) => {
+    if (kind !== 'get' || request.key !== markerKey) return
+    const altered = Buffer.from(Buffer.from(marker).toString().replace(anyId, anyId.replace('0', '1')))
+    stage.driver.objects.set(markerKey, isAltered ? altered : marker)
+    isAltered = false
+  }
+  const known = memory()
+  const repository = stage.repository({ known })
+  assert.match(
+    await failure(repository.archive(sourceOf(nameOf(1)), archiveOptions)),
+    /^UNREACHABLE: .* was read twice, and was not the same/,
+  )
+  assert.equal(await known.idOf(repository.url), undefined)
+  assert.equal(await repository.archive(sourceOf(nameOf(1)), archiveOptions), 'archived')
+  assert.equal(await known.idOf(repository.url), anyId)
+  assert.deepEqual(stage.driver.objects.get(markerKey), marker)
 })
 
 test('a file is fetched with two requests at the same time, and a missing one is missed with one more', async () => {

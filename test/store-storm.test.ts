@@ -19,4 +19,5 @@ test('whatever becomes of requests to a store, nothing acknowledged is missing, 
   assert.deepEqual([report.archived, report.fetched], [files, files])
   // A storm in which nothing happens proves nothing.
   assert.ok(Object.keys(report.faults).length >= 4, JSON.stringify(report.faults))
+  assert.ok(report.failedAttempts > 0 && report.failedFetches > 0)
 })

@@ -39,6 +39,8 @@ export class RepositoryIdentity {
   readonly #store: Store
   /** The one that was there last. */
   #id: string | undefined
+  /** The one that was certainly read as it is. */
+  #believed: string | undefined
   /** The one that is remembered for good. */
   #remembered: string | undefined
   // Each under way at most once, however many files are archived at the same time.
@@ -76,9 +78,30 @@ export class RepositoryIdentity {
   /** The same for somebody who stores something: begins a new one in an empty place, and remembers which one it is. */
   async requireOrBegin(): Promise<string> {
     const id = (await this.#seen()) ?? (await this.#beginOnce())
+    await this.#believe(id)
     await this.#remember(id)
     await this.#prove()
     return id
+  }
+
+  /**
+   * A network may have changed a byte of the marker, and what is remembered is missed for ever where it is not there. So
+   * an id that is new here is read twice.
+   */
+  async #believe(id: string): Promise<void> {
+    if (id === this.#believed || this.#store.features.canBeUnmounted) return
+    if ((await this.#options.known?.idOf(this.#url)) !== id) {
+      const bytes = await this.#markerBytes()
+      if (bytes === undefined || this.#bytes === undefined || !bytes.equals(this.#bytes)) {
+        this.forget()
+        this.#id = undefined
+        throw new RepositoryError(
+          'UNREACHABLE',
+          `"${markerKey}" in repository "${this.#url}" was read twice, and was not the same`,
+        )
+      }
+    }
+    this.#believed = id
   }
 
   /** Something has failed: what was seen before does not count any more. */

@@ -15,11 +15,15 @@ import type { S3Profiles } from '../support/s3-profiles.ts'
 
 const systemIdentifier = '7300000000000000002'
 const filesAtOnce = 16
-const retryMs = 5_000
+// Less than the store is away, so that attempts fail, too, and not requests alone.
+const retryMs = 1_500
 // A server asks again every second, or every minute; here it is a matter of how long anybody wants to watch.
 const pauseMs = 50
 const attemptsMax = 400
-const outageMs = 3_000
+const outageMs = 4_000
+const silenceMs = 1_000
+const skewMs = 20 * 60_000
+const roundTripMs = 4
 // One in so many is larger than one request takes, so that it goes in parts.
 const largeEvery = 250
 const largeBytes = 9 * 1024 ** 2
@@ -51,6 +55,8 @@ export interface StoreStormOptions {
 export interface StoreStormReport {
   seed: number
   archived: number
+  /** What failed attempts said, by code. */
+  codes: Record<string, number>
   /** Files of which two servers had different content, so that one of them was refused. */
   refused: number
   failedAttempts: number
@@ -73,6 +79,7 @@ class StoreStorm {
   readonly #acknowledged = new Map<string, string>()
   #refused = 0
   #failedAttempts = 0
+  readonly #codes: Record<string, number> = {}
   #failedFetches = 0
   #done = 0
 
@@ -83,7 +90,8 @@ class StoreStorm {
 
   async run(): Promise<StoreStormReport> {
     const { ceph, profiles, files, seed } = this.#options
-    const bucket = await ceph.createBucket()
+    // Of the seed, because the plan goes by what is asked. Only the names of uploads are the store's own.
+    const bucket = await ceph.createBucket(`storm-${seed}`)
     const user = await ceph.createUser()
     await ceph.allow(bucket, user, ['s3:PutObject', 's3:GetObject', 's3:ListBucket', ...ofParts])
     await profiles.set({ default: user })
@@ -94,17 +102,20 @@ class StoreStorm {
 
     const names = Array.from({ length: files }, (_, index) => nameOf(index))
     proxy.plan = randomFaults(seed, odds)
-    const archiving = this.#each(names, 'archived', name => this.#archive(name, first, second))
-    await Promise.all([archiving, this.#trouble(proxy, user)])
+    proxy.roundTripMs = roundTripMs
+    await this.#inTrouble(proxy, user, () =>
+      this.#each(names, 'archived', name => this.#archive(name, first, second)),
+    )
     await this.#judge(direct, names)
     this.#done = 0
-    const fetching = this.#each(names, 'fetched', name => this.#fetch(name, first))
-    await Promise.all([fetching, this.#trouble(proxy, user)])
+    await this.#inTrouble(proxy, user, () => this.#each(names, 'fetched', name => this.#fetch(name, first)))
+    await this.#judge(direct, names)
     return {
       seed,
       archived: this.#acknowledged.size,
       refused: this.#refused,
       failedAttempts: this.#failedAttempts,
+      codes: this.#codes,
       fetched: this.#done,
       failedFetches: this.#failedFetches,
       faults: proxy.counts.faults,
@@ -123,21 +134,45 @@ class StoreStorm {
     await Promise.all(Array.from({ length: filesAtOnce }, worker))
   }
 
-  /** A store that is away, and credentials that are not accepted, each once, after a tenth of the files and after half. */
-  async #trouble(proxy: FaultProxy, user: CephUser): Promise<void> {
+  async #inTrouble(proxy: FaultProxy, user: CephUser, work: () => Promise<void>): Promise<void> {
+    const ended = new AbortController()
+    const trouble = this.#trouble(proxy, user, ended.signal)
+    try {
+      await work()
+    } finally {
+      ended.abort()
+      await trouble
+    }
+  }
+
+  /**
+   * Each once, in this order, while files are under way: a store that is away, connections that nobody answers, clocks that
+   * differ, credentials that are not accepted.
+   */
+  async #trouble(proxy: FaultProxy, user: CephUser, signal: AbortSignal): Promise<void> {
     const { ceph, files } = this.#options
     const reached = async (share: number) => {
-      while (this.#done < files * share) await realClock.sleep(20)
+      while (this.#done < files * share && !signal.aborted) await realClock.sleep(20, signal)
+      return !signal.aborted
     }
-    await reached(0.1)
+    if (!(await reached(0.1))) return
     await proxy.beginOutage()
     await realClock.sleep(outageMs)
     await proxy.endOutage()
-    await reached(0.5)
+    if (!(await reached(0.3))) return
+    proxy.acceptsSilently = true
+    proxy.cutConnections()
+    await realClock.sleep(silenceMs)
+    proxy.acceptsSilently = false
+    proxy.cutConnections()
+    if (!(await reached(0.5))) return
+    proxy.skewMs = skewMs
+    await realClock.sleep(silenceMs)
+    proxy.skewMs = 0
+    if (!(await reached(0.7))) return
     await ceph.suspendUser(user)
     await realClock.sleep(outageMs)
     await ceph.suspendUser(user, false)
-    proxy.cutConnections()
   }
 
   /** Two servers have the file, most often with the same content. */
@@ -217,7 +252,10 @@ class StoreStorm {
 
   /** Whatever the store does, it is told in words of ours. */
   #require(thrown: unknown): void {
-    if (thrown instanceof RepositoryError) return
+    if (thrown instanceof RepositoryError) {
+      this.#codes[thrown.code] = (this.#codes[thrown.code] ?? 0) + 1
+      return
+    }
     const { stack } = thrown as Error
     this.#broken.push(`an error that was not foreseen: ${stack ?? String(thrown)}`)
   }
