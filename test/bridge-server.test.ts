@@ -316,7 +316,10 @@ export function _PG_archive_module_init(server) {
       }
       assert(journal.includes('at once 3'))
       assert(!journal.includes('at once 4'))
-      await bridged.counts({ archived_count: 10, failed_count: 0, last_archived_wal: files.at(-1) ?? '' })
+      await bridged.counts({ archived_count: 10, failed_count: 0 })
+      const { last_archived_wal } = await bridged.statistics()
+      // On a slow machine the server finds those that wait by itself, before the switch has added one.
+      assert(last_archived_wal === files.at(-1) || last_archived_wal === first, String(last_archived_wal))
       await bridged.postgres.stop('fast')
       await bridged.leavesNobody()
     })

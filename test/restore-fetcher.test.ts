@@ -246,6 +246,9 @@ test('at a segment that is not there it stops, and tries again only when the ser
   await stage.hasFetched(range(5, 6))
   // Where one was not there, those behind it are not asked for before there is one again: each costs a request.
   await until('the end is found', () => stage.archive.asked.includes(nameOf(7)) && stage.archive.atOnce === 0)
+  // What the last answer means it knows by its next look.
+  const found = stage.now
+  await until('another look', () => stage.now > found + 2)
   stage.archive.asked.length = 0
   const last = stage.now
   await stage.spool.writePosition({ name: nameOf(8), segmentBytes }, 'mark', process.pid)
