@@ -301,14 +301,15 @@ export function _PG_archive_module_init(server) {
         settings: { 'pgarchivist.archive_ahead': '3' },
         isInTrouble: true,
       })
-      const files = Array.from({ length: 9 }, (_, at) => `0000000100000A000000000${at + 1}`)
+      // They come before the server's own, so that the order is the same if it finds them by itself before the switch.
+      const files = Array.from({ length: 9 }, (_, at) => `0000000000000A000000000${at + 1}`)
       for (const file of files) await bridged.makeReady(file, `content of ${file}`)
       await bridged.endTrouble()
-      const first = await bridged.postgres.switchWal()
-      for (const file of [first, ...files]) await bridged.archives(file)
+      const last = await bridged.postgres.switchWal()
+      for (const file of [...files, last]) await bridged.archives(file)
       const journal = await bridged.journal()
       const begun = journal.flatMap(line => /^begins (.*)$/.exec(line)?.[1] ?? [])
-      assert.deepEqual([...new Set(begun)].toSorted(), [first, ...files])
+      assert.deepEqual([...new Set(begun)].toSorted(), [...files, last])
       for (const file of files) {
         const itsLines = journal.filter(line => line.endsWith(file)).map(line => line.replace(file, ''))
         // Again is allowed, and may be under way; at once it is not.
@@ -316,10 +317,7 @@ export function _PG_archive_module_init(server) {
       }
       assert(journal.includes('at once 3'))
       assert(!journal.includes('at once 4'))
-      await bridged.counts({ archived_count: 10, failed_count: 0 })
-      const { last_archived_wal } = await bridged.statistics()
-      // On a slow machine the server finds those that wait by itself, before the switch has added one.
-      assert(last_archived_wal === files.at(-1) || last_archived_wal === first, String(last_archived_wal))
+      await bridged.counts({ archived_count: 10, failed_count: 0, last_archived_wal: last })
       await bridged.postgres.stop('fast')
       await bridged.leavesNobody()
     })
