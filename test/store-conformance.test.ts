@@ -43,6 +43,13 @@ const unproven = inMemory({ features: { putKeeps: 'unproven', endUploadKeeps: 'u
 for (const { name, prove } of storeConformance(unproven))
   test(`memory that has to prove what it does: ${name}`, prove)
 
+const halfForgetful = inMemory({
+  features: { putKeeps: 'unproven', endUploadKeeps: 'unproven' },
+  replaces: { endUpload: true },
+})
+for (const { name, prove } of storeConformance(halfForgetful))
+  test(`memory that replaces by parts what is there: ${name}`, prove)
+
 const forgetful = {
   ...inMemory({
     features: { putKeeps: 'unproven', endUploadKeeps: 'unproven' },

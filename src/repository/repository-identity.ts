@@ -225,8 +225,7 @@ export class RepositoryIdentity {
   }
 
   async #tryToReplace(bytes: Uint8Array): Promise<void> {
-    const warn = () => this.#warn()
-    if (!(await this.#store.keepsWhatIsThere(markerKey, bytes, warn))) warn()
+    if (!(await this.#store.keepsWhatIsThere(markerKey, bytes))) this.#warn()
   }
 
   #warn(): void {

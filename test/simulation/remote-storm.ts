@@ -101,6 +101,7 @@ class RemoteStorm {
     const serverCount = random.pick([1, 2, 2, 3])
     const isForgetful = serverCount === 1 && random.chance(0.3)
     const unproven = isForgetful || random.chance(0.3)
+    const isHalfForgetful = unproven && random.chance(0.5)
     this.#driver = new MemoryDriver({
       clock: this.#clock,
       pageMax: random.pick([3, 1_000]),
@@ -108,7 +109,9 @@ class RemoteStorm {
         partBytesMin: 1,
         ...(unproven && { putKeeps: 'unproven', endUploadKeeps: 'unproven' }),
       },
-      replaces: isForgetful ? { put: random.chance(0.7), endUpload: random.chance(0.7) } : {},
+      replaces: isForgetful
+        ? { put: random.chance(0.7), endUpload: random.chance(0.7) }
+        : { endUpload: isHalfForgetful },
     })
     for (let i = 0; i < serverCount; i++) this.#servers.push(new Server(String.fromCharCode(0x61 + i)))
     this.#broken.promise.catch(() => {}) // told where it is waited for

@@ -274,6 +274,10 @@ const trialsOfKeeping: [name: string, prove: Trial][] = [
     'of many who write one object at the same time one wins, and all read what that one has written',
     async (store, options) => {
       const writers = await Promise.all(Array.from({ length: racers }, () => anotherOf(store, options)))
+      const known = 'known'
+      const bytesOfKnown = contentOf(1_000)
+      await store.put(known, objectOf(bytesOfKnown))
+      for (const each of writers) assert.equal(await each.keepsWhatIsThere(known, bytesOfKnown), true)
       for (const [round, bytes] of [20_000, 9 * megabyte].entries()) {
         const key = someKey.replace(/1\.pgarchivist$/, `${round + 2}.pgarchivist`)
         const contents = writers.map((_, index) => contentOf(bytes, index))

@@ -7,7 +7,6 @@ import type { RemoteFeatures, Send } from './requests.ts'
 export class KeepingTrial {
   readonly #send: Send
   #object: { key: string; bytes: Uint8Array } | undefined
-  #lost: () => void = () => {}
   #ofPut: Promise<boolean> | undefined
   #ofUpload: Promise<boolean> | undefined
 
@@ -17,10 +16,9 @@ export class KeepingTrial {
     if (features.endUploadKeeps === true) this.#ofUpload = Promise.resolve(true)
   }
 
-  /** Tries it with an object that is there. `lost` is called if it turns out later that uploads are not kept. */
-  async try(key: string, bytes: Uint8Array, lost?: () => void): Promise<boolean> {
+  /** Tries it with an object that is there. */
+  async try(key: string, bytes: Uint8Array): Promise<boolean> {
     this.#object = { key, bytes }
-    if (lost !== undefined) this.#lost = lost
     this.#ofPut ??= this.#tryPut(key, bytes).catch(thrown => {
       this.#ofPut = undefined
       throw thrown
@@ -54,7 +52,6 @@ export class KeepingTrial {
       const part = await this.#send('putPart', { key, upload, part: 1, start: 0, body: [bytes] })
       const outcome = await this.#send('endUpload', { key, upload, parts: [part], length: bytes.length })
       isEnded = outcome === 'written'
-      if (isEnded) this.#lost()
       return !isEnded
     } finally {
       if (!isEnded) await this.#send('abandonUpload', { key, upload }).catch(() => undefined)

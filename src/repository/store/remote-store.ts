@@ -107,6 +107,7 @@ export class RemoteStore implements Store {
       share,
       signal,
       partBytes: this.#partBytes,
+      mayUpload: () => this.#mayUpload(),
     })
     let isEnded = false
     try {
@@ -125,8 +126,8 @@ export class RemoteStore implements Store {
     }
   }
 
-  keepsWhatIsThere(key: string, bytes: Uint8Array, lost?: () => void): Promise<boolean> {
-    return this.#keeping.try(key, bytes, lost)
+  keepsWhatIsThere(key: string, bytes: Uint8Array): Promise<boolean> {
+    return this.#keeping.try(key, bytes)
   }
 
   async open(key: string, options: OpenOptions = {}): Promise<StoredObject | undefined> {
@@ -189,9 +190,7 @@ export class RemoteStore implements Store {
     replace: boolean,
     signal: AbortSignal,
   ): Promise<'written' | 'exists'> {
-    const isParts = collected.kind === 'parts'
-    const keeps = replace || (await (isParts ? this.#keeping.uploadKeeps() : this.#keeping.putKeeps))
-    if (keeps) return await this.#sendWhole(key, collected, replace, signal)
+    if (replace || (await this.#keeping.putKeeps)) return await this.#sendWhole(key, collected, replace, signal)
     // It replaces what is there, or may do so: the best that is left is to look before and after.
     if ((await this.#start(key, 1, signal)) !== undefined) return 'exists'
     const outcome = await this.#sendWhole(key, collected, false, signal)
@@ -204,6 +203,11 @@ export class RemoteStore implements Store {
     // Somebody else was there last. Whether that is the same file is for the caller to find out.
     const isOwn = stored.length === collected.length && Buffer.compare(stored.bytes, own) === 0
     return isOwn ? 'written' : 'exists'
+  }
+
+  /** Where only a single request keeps what is there, it is better to hold a large object than to replace another one. */
+  async #mayUpload(): Promise<boolean> {
+    return !(await this.#keeping.putKeeps) || (await this.#keeping.uploadKeeps())
   }
 
   async #sendWhole(

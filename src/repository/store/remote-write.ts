@@ -12,6 +12,8 @@ export interface RemoteWriteOptions {
   share: MemoryShare
   /** What goes in one request, and how large the parts of larger objects are. */
   partBytes: number
+  /** May it come in parts? Asked when it does not fit into one. */
+  mayUpload: () => Promise<boolean>
   signal: AbortSignal
 }
 
@@ -28,8 +30,8 @@ export type Collected =
     }
 
 /**
- * Takes the bytes of one object. What fits into one request is kept until all of it is there. Of larger ones each
- * part is sent as soon as it is full, but for the first, of which the front is known last.
+ * Takes the bytes of one object. What fits into one request, or may not come in parts, is kept until all of it is there.
+ * Of larger ones each part is sent as soon as it is full, but for the first, of which the front is known last.
  */
 export class RemoteWrite {
   readonly #options: RemoteWriteOptions
@@ -79,6 +81,9 @@ export class RemoteWrite {
     signal.throwIfAborted()
     await Promise.race([share.take(bytes.length, signal), this.#failure.promise])
     this.#length += bytes.length
+    if (bytes.length > this.#firstRoom && this.#upload === undefined && !(await this.#options.mayUpload())) {
+      this.#firstRoom = Number.POSITIVE_INFINITY
+    }
     const ofFirst = bytes.subarray(0, this.#firstRoom)
     if (ofFirst.length > 0) this.#first.push(ofFirst)
     this.#firstRoom -= ofFirst.length

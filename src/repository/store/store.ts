@@ -22,10 +22,8 @@ export interface Store extends AsyncDisposable {
   /**
    * Does `put` keep what is there, also of two who write at once? Tries it with an object that is there, of which `bytes`
    * is the whole content. Where it does not, `put` looks before and after, which is the best that can be had.
-   *
-   * What only some objects need is tried when the first of these comes: `lost` is called if it then turns out not to.
    */
-  keepsWhatIsThere(key: string, bytes: Uint8Array, lost?: () => void): Promise<boolean>
+  keepsWhatIsThere(key: string, bytes: Uint8Array): Promise<boolean>
   /** `undefined` where there provably is no such object. */
   open(key: string, options?: OpenOptions): Promise<StoredObject | undefined>
   /**
