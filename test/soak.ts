@@ -7,6 +7,7 @@
  *   --bridge        a real server that archives 10,000 files, or `--files`, while the process beside its archiver is
  *                   killed, stopped, blocked and replaced; with `--ahead` several files at once.
  *   --store         a real Ceph behind a proxy that does what networks and stores do: 10,000 files, or `--files`, each way.
+ *                   With `--server` they are archived by a real server, and the store is away for a minute.
  *   --endings       a real server that is ended 200 times, or `--rounds`, in all ways and at any moment.
  *
  * All of these take `--seed`, those with a server `--major 18`.
@@ -24,6 +25,7 @@ import {
   strikeTwice,
 } from './simulation/every-step.ts'
 import { runStorms } from './simulation/many-storms.ts'
+import { runServerStorm } from './store-storm/server-storm.ts'
 import { runStoreStorm } from './store-storm/store-storm.ts'
 import { RunningCeph } from './support/running-ceph.ts'
 import { S3Profiles } from './support/s3-profiles.ts'
@@ -44,6 +46,7 @@ const { values } = parseArgs({
     bridge: { type: 'boolean', default: false },
     endings: { type: 'boolean', default: false },
     store: { type: 'boolean', default: false },
+    server: { type: 'boolean', default: false },
     ahead: { type: 'boolean', default: false },
     major: { type: 'string', default: '18' },
     files: { type: 'string', default: '10000' },
@@ -65,9 +68,14 @@ if (values.bridge) {
   await using ceph = await RunningCeph.start()
   await using profiles = await S3Profiles.begin()
   const { files, seed } = { files: Number(values.files), seed: Number(values.seed) }
-  const report = await runStoreStorm({ ceph, profiles, files, seed, onProgress: console.log })
-  console.log(JSON.stringify(report, null, 1))
-  if (report.brokenPromises.length > 0) process.exitCode = 1
+  const common = { ceph, profiles, files, seed, onProgress: console.log }
+  if (values.server) {
+    await withTemplates(async () => await runServerStorm({ ...common, major: real.major, awayMs: 60_000 }))
+  } else {
+    const report = await runStoreStorm(common)
+    console.log(JSON.stringify(report, null, 1))
+    if (report.brokenPromises.length > 0) process.exitCode = 1
+  }
 } else if (values.endings) {
   const lasts = { rounds: Number(values.rounds) }
   await withTemplates(async () => await runEndings({ ...real, lasts, isPatient: true, onRound: console.log }))

@@ -33,6 +33,8 @@ export interface BridgedServerOptions {
   /** The text of the module, or the name of one that exists. */
   module: ((places: Places) => string) | string
   settings?: Record<string, string>
+  /** What the postmaster, and all that it starts, has in its environment besides. */
+  environment?: Record<string, string>
   /** The trouble is there from the start. */
   isInTrouble?: boolean
   /** Instead of the library that is built for the tests. */
@@ -113,7 +115,7 @@ export class BridgedServer implements AsyncDisposable {
   }
 
   static async start(options: BridgedServerOptions): Promise<BridgedServer> {
-    const { major, settings, dataName = 'data', startServer = startPostgres } = options
+    const { major, settings, environment, dataName = 'data', startServer = startPostgres } = options
     const library = options.library ?? (await buildServerLibrary(major))
     const directory = await temporaryDirectory()
     try {
@@ -131,6 +133,7 @@ export class BridgedServer implements AsyncDisposable {
       const postgres = await startServer({
         major,
         dataDirectory,
+        environment,
         settings: {
           ...quietSettings,
           ...(options.timeouts === 'default' ? {} : shortTimeouts),

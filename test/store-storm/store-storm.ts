@@ -8,10 +8,12 @@ import { RepositoryError } from '../../src/repository/repository-error.ts'
 import { parseS3Location } from '../../src/repository/s3-location.ts'
 import { realClock } from '../../src/system/clock.ts'
 import { SeededRandom } from '../../src/system/seeded-random.ts'
-import { type FaultOdds, randomFaults } from '../support/fault-plan.ts'
+import { randomFaults } from '../support/fault-plan.ts'
 import { type FaultCounts, FaultProxy } from '../support/fault-proxy.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
+import { archivingActions } from './archiving-actions.ts'
+import { stormOdds } from './storm-odds.ts'
 
 const systemIdentifier = '7300000000000000002'
 const filesAtOnce = 16
@@ -27,21 +29,6 @@ const roundTripMs = 4
 // One in so many is larger than one request takes, so that it goes in parts.
 const largeEvery = 250
 const largeBytes = 9 * 1024 ** 2
-
-const odds: FaultOdds = {
-  slowDown: 0.02,
-  internalError: 0.02,
-  accessDenied: 0.005,
-  preconditionFailed: 0.005,
-  slowDownAfterwards: 0.005,
-  resetRequest: 0.01,
-  resetAnswer: 0.01,
-  lostAnswer: 0.01,
-  silence: 0.001,
-  truncate: 0.01,
-  alter: 0.01,
-  stall: 0.002,
-}
 
 export interface StoreStormOptions {
   ceph: Ceph
@@ -93,7 +80,7 @@ class StoreStorm {
     // Of the seed, because the plan goes by what is asked. Only the names of uploads are the store's own.
     const bucket = await ceph.createBucket(`storm-${seed}`)
     const user = await ceph.createUser()
-    await ceph.allow(bucket, user, ['s3:PutObject', 's3:GetObject', 's3:ListBucket', ...ofParts])
+    await ceph.allow(bucket, user, archivingActions)
     await profiles.set({ default: user })
     await using proxy = await FaultProxy.start({ target: ceph.endpoint, speaks: 'http' })
     await using first = await repositoryAt(`${bucket}/wal?endpoint=${proxy.endpoint}`)
@@ -101,7 +88,7 @@ class StoreStorm {
     await using direct = await repositoryAt(`${bucket}/wal?endpoint=${ceph.endpoint}`)
 
     const names = Array.from({ length: files }, (_, index) => nameOf(index))
-    proxy.plan = randomFaults(seed, odds)
+    proxy.plan = randomFaults(seed, stormOdds)
     proxy.roundTripMs = roundTripMs
     await this.#inTrouble(proxy, user, () =>
       this.#each(names, 'archived', name => this.#archive(name, first, second)),
@@ -260,8 +247,6 @@ class StoreStorm {
     this.#broken.push(`an error that was not foreseen: ${stack ?? String(thrown)}`)
   }
 }
-
-const ofParts = ['s3:AbortMultipartUpload', 's3:ListMultipartUploadParts', 's3:ListBucketMultipartUploads']
 
 async function repositoryAt(place: string): Promise<Repository> {
   const store = await openStore(parseS3Location(`s3://${place}`), {

@@ -190,7 +190,8 @@ export class RemoteStore implements Store {
     replace: boolean,
     signal: AbortSignal,
   ): Promise<'written' | 'exists'> {
-    if (replace || (await this.#keeping.putKeeps)) return await this.#sendWhole(key, collected, replace, signal)
+    if (replace || (await this.#keeping.putKeeps))
+      return await this.#sendWhole(key, collected, replace, signal)
     // It replaces what is there, or may do so: the best that is left is to look before and after.
     if ((await this.#start(key, 1, signal)) !== undefined) return 'exists'
     const outcome = await this.#sendWhole(key, collected, false, signal)
