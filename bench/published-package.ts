@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { access, copyFile, cp, mkdir, symlink } from 'node:fs/promises'
+import { copyFile, cp, mkdir, symlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { checkout } from '../test/support/unprivileged.ts'
@@ -11,14 +11,7 @@ export async function publishPackage(place: string): Promise<string> {
   await cp(join(root, 'bin'), join(place, 'bin'), { recursive: true })
   await copyFile(join(root, 'package.json'), join(place, 'package.json'))
   await symlink(join(await checkout(), 'node_modules'), join(place, 'node_modules'))
-  const compiler = join(root, 'node_modules/.bin/tsc')
-  const project = join(root, 'tsconfig.build.json')
-  const build = ['-p', project, '--outDir', join(place, 'dist')]
-  // It writes the program also where the types have errors, which are the business of "npm run types".
-  await promisify(execFile)(compiler, build, { timeout: 120_000 }).catch(async (error: unknown) => {
-    await access(join(place, 'dist/cli/main.js')).catch(() => {
-      throw error
-    })
-  })
+  const build = [join(root, 'scripts/build.ts'), join(place, 'dist')]
+  await promisify(execFile)(process.execPath, build, { timeout: 120_000 })
   return place
 }

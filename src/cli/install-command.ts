@@ -2,13 +2,13 @@
 import { access, constants, mkdir, mkdtemp, readFile, realpath, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { realFiles } from '../system/real-files.ts'
 import { couldNot, isMissing } from '../system/system-error.ts'
 import { exists, writeDurably } from '../system/write-durably.ts'
 import { compile, compileCommand, findCompiler } from './install/compile.ts'
 import { packagesHere } from './install/packages.ts'
 import { askPgConfig, findPgConfigs, type Installation, usualPlaces } from './install/pg-config.ts'
+import { ownFile } from './own-package.ts'
 
 export interface InstallOptions {
   /** Of which servers; all that are found if empty. */
@@ -173,7 +173,7 @@ async function requireWritable(directory: string): Promise<void> {
  * now without the destination directory in front.
  */
 async function ownLauncher(destdir: string | undefined): Promise<string> {
-  const launcher = await realpath(fileURLToPath(new URL('../../bin/pgarchivist', import.meta.url)))
+  const launcher = await realpath(ownFile('bin/pgarchivist'))
   if (destdir === undefined) return launcher
   const top = await realpath(destdir).catch(() => path.resolve(destdir))
   return launcher.startsWith(`${top}/`) ? launcher.slice(top.length) : launcher

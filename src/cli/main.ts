@@ -1,6 +1,6 @@
 /** The front door: reads the command line, and loads no more than the one command that it names. */
-import { readFileSync } from 'node:fs'
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { packageVersion } from './own-package.ts'
 
 const nodeVersionNeeded = [24, 21] as const
 
@@ -12,11 +12,6 @@ function refuseOldNode(): void {
     `pgarchivist: Node ${nodeVersionNeeded.join('.')} or newer is needed, this is ${process.versions.node}\n`,
   )
   process.exit(1)
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(text) as { version: string }).version
 }
 
 function collect(value: string, before: string[] | undefined): string[] {

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { KnownRepositoriesFile, type KnownRepositoriesOptions } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
@@ -12,6 +11,7 @@ import { realFiles } from '../system/real-files.ts'
 import { couldNot } from '../system/system-error.ts'
 import type { FailedRepositories } from './failed-repositories.ts'
 import { openStore } from './open-store.ts'
+import { packageVersion } from './own-package.ts'
 
 export interface OpenRepositoryOptions {
   /** The cluster's, which says who may read what is stored, and remembers where that is. */
@@ -100,9 +100,4 @@ function knownRepositories(options: KnownRepositoriesOptions): KnownRepositories
   const opened = known.get(options.dataDirectory) ?? new KnownRepositoriesFile(options)
   known.set(options.dataDirectory, opened)
   return opened
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(text) as { version: string }).version
 }

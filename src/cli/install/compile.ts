@@ -1,12 +1,12 @@
 /** Compiles the library for one server. */
 import { execFile } from 'node:child_process'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { systemErrorText } from '../../system/system-error.ts'
+import { ownFile } from '../own-package.ts'
 import { isExecutable } from './pg-config.ts'
 
-/** Beside bin/, in a checkout as in the published package, and as far above this file in one as in the other. */
-export const sourceDirectory = fileURLToPath(new URL('../../../src/bridge/pg', import.meta.url))
+/** Beside bin/, in a checkout as in the published package. */
+export const sourceDirectory = ownFile('src/bridge/pg')
 
 export const sourceNames = ['pgarchivist.c', 'frame.c', 'keeper.c', 'node_process.c']
 
