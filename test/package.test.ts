@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { openStore } from '../src/cli/open-store.ts'
+import { Repository } from '../src/repository/repository.ts'
+import { parseS3Location } from '../src/repository/s3-location.ts'
+import { realClock } from '../src/system/clock.ts'
+import { realFiles } from '../src/system/real-files.ts'
+import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
+import { sharedCeph } from './support/shared-ceph.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -76,4 +84,39 @@ test('the published package runs without the sources and offers its types and th
   assert.deepEqual(await readdir(path.join(dataDirectory, 'pg_wal/archive_status')), [
     '000000010000000000000001.done',
   ])
+})
+
+test('the published package brings its S3 client along', async t => {
+  const directory = await mkdtemp(path.join(tmpdir(), 'package-'))
+  t.after(() => rm(directory, { recursive: true }))
+  const [installed, ceph, profiles] = await Promise.all([
+    installedPackage(directory),
+    sharedCeph(),
+    S3Profiles.begin(),
+  ])
+  await using _ = ceph
+  await using __ = profiles
+  await profiles.set({ default: ownerOf(ceph) })
+  const url = `s3://${await ceph.createBucket()}/wal?endpoint=${ceph.endpoint}`
+  const cluster = {
+    systemIdentifier: '7300000000000000001',
+    walSegmentBytes: undefined,
+    pageMagic: undefined,
+  }
+  const [name, content] = ['00000002.history', randomBytes(3_000)]
+  const [file, fetched] = [path.join(directory, name), path.join(directory, 'fetched')]
+  await writeFile(file, content)
+  const store = await openStore(parseS3Location(url), {
+    writer: '',
+    isGroupReadable: false,
+    owner: undefined,
+    retryMs: 10_000,
+  })
+  await using repository = new Repository({ store, clock: realClock, newId: randomUUID, writer: 'test' })
+  const options = { cluster, headerCheck: false, compressionLevel: 1, recipients: [] }
+  await repository.archive({ name, open: () => realFiles.open(file, 'read') }, options)
+
+  const get = ['archive-get', '--repository', url, '--system-identifier', cluster.systemIdentifier]
+  await run(path.join(installed, 'bin/pgarchivist'), [...get, name, fetched], { timeout: 60_000 })
+  assert.deepEqual(await readFile(fetched), content)
 })
