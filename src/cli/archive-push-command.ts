@@ -103,9 +103,11 @@ async function pushAhead(walDirectory: string): Promise<void> {
     walDirectory,
     `${walDirectory}/${pushNotesDirectory}`,
   ]
-  const options = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
   try {
-    const child = spawn(process.execPath, [...options, ...program], { detached: true, stdio: 'ignore' })
+    const child = spawn(process.execPath, [...process.execArgv, ...program], {
+      detached: true,
+      stdio: 'ignore',
+    })
     child.on('error', () => undefined)
     child.unref()
   } catch {

@@ -1,5 +1,5 @@
 /** As much as several large objects need while they are on their way. */
-export const memoryBudgetBytes = 64 * 1024 ** 2
+export const memoryBudgetBytes = 32 * 1024 ** 2
 
 /** What one write or one reading holds. It must not wait for another one of the same budget meanwhile. */
 export interface MemoryShare extends Disposable {
