@@ -13,7 +13,7 @@ test(`whatever becomes of requests to a store, PostgreSQL ${major} loses no file
   await using ceph = await sharedCeph()
   await using profiles = await S3Profiles.begin()
   const seed = Date.now() % 1_000_000
-  const report = await runServerStorm({ ceph, profiles, major, files: 150, seed, awayMs: 3_000 })
+  const report = await runServerStorm({ ceph, profiles, major, files: 100, seed, awayMs: 2_000 })
   t.diagnostic(report)
   const failed = Number(/(\d+) failed attempts/.exec(report)?.[1])
   // A storm that nobody notices proves nothing.
