@@ -316,7 +316,11 @@ function cannotTell(
   ]
   if (rest.length === 0) return first
   const detail = [...(first.detail === undefined ? [] : [first.detail]), ...rest].join(' ')
-  return new RepositoryError(first.code, first.message, { cause: first, detail, hint: first.hint })
+  const withoutIt =
+    'To recover with what the other ones have, take it out of "pgarchivist.repository" of the server that recovers.'
+  const hints = [first.hint, missing.length > 0 ? withoutIt : undefined]
+  const hint = hints.filter(each => each !== undefined).join(' ')
+  return new RepositoryError(first.code, first.message, { cause: first, detail, hint })
 }
 
 function isRefusal(thrown: unknown): boolean {
