@@ -1,7 +1,6 @@
 /** `pgarchivist: fetcher`, which an archive-get leaves behind to fetch what the server is going to ask for next. */
 
 import { rm, rmdir, statfs } from 'node:fs/promises'
-import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { destinationOf, temporaryPrefix } from '../restore/destination.ts'
 import { Fetcher } from '../restore/fetcher.ts'
@@ -10,6 +9,7 @@ import { Recovery } from '../restore/recovery.ts'
 import { type Delivered, Spool, sourceMark, spoolPath } from '../restore/spool.ts'
 import { moveWhole } from '../restore/whole-file.ts'
 import { realClock } from '../system/clock.ts'
+import { processors } from '../system/processors.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realLocks } from '../system/real-locks.ts'
 import { FailedRepositories } from './failed-repositories.ts'
@@ -71,8 +71,7 @@ async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): 
     sourceMark: mark,
     walDirectory,
     delivered,
-    filesAtOnce:
-      repository.filesAtOnce ?? Math.min(Math.max(availableParallelism(), filesAtOnceMin), filesAtOnceMax),
+    filesAtOnce: repository.filesAtOnce ?? Math.min(Math.max(processors, filesAtOnceMin), filesAtOnceMax),
     limitBytes: settings.spoolLimitBytes,
     recovery,
     haveSettingsChanged: async () => {

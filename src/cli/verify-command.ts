@@ -1,10 +1,10 @@
-import { availableParallelism } from 'node:os'
 import { type CatchUpReport, catchUp } from '../repository/catch-up.ts'
 import type { Repository } from '../repository/repository.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import { type VerifyProgress, verify } from '../repository/verify.ts'
 import type { VerifyReport } from '../repository/verify-report.ts'
 import { realClock } from '../system/clock.ts'
+import { processors } from '../system/processors.ts'
 import { realFiles } from '../system/real-files.ts'
 import { comparisonText } from './comparison-text.ts'
 import { openRepository } from './open-repository.ts'
@@ -84,7 +84,7 @@ async function verifyRepositories(
       await catchUp({
         repositories,
         systemIdentifier: cluster,
-        filesAtOnce: flags.jobs ?? availableParallelism(),
+        filesAtOnce: flags.jobs ?? processors,
         isDryRun: true,
         comparesAll: true,
       }),
@@ -110,7 +110,7 @@ async function verifyRepository(
       clock: realClock,
       systemIdentifier,
       timelines: flags.timeline,
-      jobs: flags.jobs ?? availableParallelism(),
+      jobs: flags.jobs ?? processors,
       identities: async () => identities,
       decode: flags.decode ?? false,
       unfinishedWrites: () => repository.store.unfinishedWrites(realClock.now() - unfinishedAfterMs),

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { availableParallelism } from 'node:os'
+import { processors } from '../../system/processors.ts'
 import { AgeEncryptor } from './age-encryptor.ts'
 import type { ByteSink, ByteSource } from './byte-source.ts'
 import { ChunkReader } from './chunk-reader.ts'
@@ -32,7 +32,7 @@ export interface Encoded {
  * Many files at once would throw each other's tables out of the caches: at level 3, four on two processors take up to a
  * third more CPU time than two. One more than there are processors, so that none waits for a file that waits for its disk.
  */
-const turns = new Turns(availableParallelism() + 1)
+const turns = new Turns(processors + 1)
 
 /**
  * Compresses a file, encrypts it if there are recipients, and hands the stored bytes to `sink`. Rejects unless the
