@@ -334,7 +334,7 @@ const troubles: Trouble[] = [
     what: 'there is no memory for Node',
     status: 205,
     says: /pgarchivist: internal error: Node ended with status \d+\n$/,
-    cause: async () => ({ shell: ['/bin/sh', '-c', 'ulimit -v 200000; exec "$@"', 'sh'] }),
+    cause: async () => ({ shell: ['/bin/sh', '-c', 'ulimit -v 100000; exec "$@"', 'sh'] }),
   },
   {
     what: 'no process can be started',
