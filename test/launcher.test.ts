@@ -45,7 +45,7 @@ interface Ended {
 
 async function start(
   command: string,
-  args: string[] = [],
+  args: string[] = ['info'],
   env: NodeJS.ProcessEnv = {},
   cwd = '/',
 ): Promise<Ended> {
@@ -107,17 +107,17 @@ test('a checkout runs from source in place of its launcher, wherever it is start
   const command = await place(root, 'src/cli/main.ts')
   await put(join(root, 'dist/cli/main.js'), 'process.exit(9)')
   await placeNode(join(root, 'node_modules'), '24.21.0')
-  const { status, stderr, pid, seen } = await start(command, ['one', 'two words', ''])
+  const { status, stderr, pid, seen } = await start(command, ['info', 'two words', ''])
   assert.equal(stderr, '')
   assert.equal(status, 0)
   assert.equal(seen?.file, join(root, 'src/cli/main.ts'))
   assert.equal(seen?.node, join(root, 'node_modules', nodePackage, 'bin/node'))
-  assert.deepEqual(seen?.args, ['one', 'two words', ''])
+  assert.deepEqual(seen?.args, ['info', 'two words', ''])
   assert.equal(seen?.directory, '/')
   // Signals to the started process reach the program because it is the same process.
   assert.equal(seen?.pid, pid)
 
-  const relative = await start('./pgarchivist', [], {}, join(root, 'bin'))
+  const relative = await start('./pgarchivist', ['info'], {}, join(root, 'bin'))
   assert.equal(relative.seen?.directory, join(root, 'bin'))
   assert.equal(relative.seen?.file, join(root, 'src/cli/main.ts'))
 })
@@ -176,12 +176,12 @@ test('without a bundled Node that is new enough, one on the PATH is taken, and a
     ['nonsense', false],
   ] as const) {
     const path = await placeNodeOnPath(join(top, `path-${version}`), version)
-    const { status, stderr, seen } = await start(command, [], { PATH: `${path}:/usr/bin:/bin` })
+    const { status, stderr, seen } = await start(command, ['info'], { PATH: `${path}:/usr/bin:/bin` })
     assert.equal(stderr, enough ? '' : missingNode, version)
     assert.equal(status, enough ? 0 : 1, version)
     assert.equal(seen === undefined ? undefined : basename(seen.node), enough ? 'real' : undefined)
   }
-  const { status, stderr } = await start(command, [], { PATH: '' })
+  const { status, stderr } = await start(command, ['info'], { PATH: '' })
   assert.equal(stderr, missingNode)
   assert.equal(status, 1)
 })
@@ -334,6 +334,46 @@ test('help for archive-get is help, whatever else its statuses mean', async () =
   assert.equal((await start(command, ['archive-get', '--help'])).status, 0)
   assert.equal((await start(command, ['archive-get', '-h'])).status, 0)
 })
+
+test('no status is an answer where it is not asked for one', async () => {
+  const wrong: [number, string[]][] = [
+    [205, []],
+    [205, ['archive_get', 'a', 'b']],
+    [205, ['-D', '/', 'archive-get', 'a', 'b']],
+    [205, ['--repository', 'file:///srv/wal', 'archive-get', 'a', 'b']],
+    [205, ['--help', 'archive-get', 'a', 'b']],
+    [205, ['--version', 'archive-get', 'a', 'b']],
+    [205, ['archive-get', '-h', 'localhost', 'a', 'b']],
+    [205, ['archive-get', 'a', 'b', '--help']],
+    [3, ['archive-push', '-h', 'localhost', 'pg_wal/a']],
+    [3, ['archive-push', 'pg_wal/a', '--help']],
+    [2, ['verify', '-h', 'localhost']],
+    [2, ['catch-up', '-h', 'localhost']],
+  ]
+  for (const [status, args] of wrong) assert.equal(runReal(args).status, status, args.join(' '))
+})
+
+test('help and version are there for all commands', async () => {
+  const commands = [...runReal(['--help']).stdout.matchAll(/^ {2}([a-z-]+) /gm)].map(each => each[1] ?? '')
+  assert.ok(commands.length > 7, commands.join())
+  for (const command of commands.filter(each => each !== 'help')) {
+    for (const args of [
+      [command, '--help'],
+      [command, '-h'],
+      ['help', command],
+    ]) {
+      const { status, stdout } = runReal(args)
+      assert.equal(status, 0, args.join(' '))
+      assert.match(stdout, new RegExp(`^Usage: pgarchivist ${command}`), args.join(' '))
+    }
+  }
+  for (const args of [['--version'], ['-V']]) assert.match(runReal(args).stdout, /^\d+\.\d+\.\d+\n$/)
+})
+
+function runReal(args: string[]) {
+  const { status, stdout } = spawnSync(launcher, args, { encoding: 'utf8', cwd: '/' })
+  return { status, stdout }
+}
 
 test('a pipe to which others write as well stays as it is', async () => {
   await using directory = await temporaryDirectory()

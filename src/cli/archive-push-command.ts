@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { writeSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { clusterFacts } from '../archiver/cluster-facts.ts'
 import { ArchiveStatus } from '../host/archive-status.ts'
@@ -95,6 +96,9 @@ export async function pushTarget(
  * depends on it, so whatever keeps it from starting is no failure of this file.
  */
 async function pushAhead(walDirectory: string): Promise<void> {
+  // What it leaves in there would belong to root, and keep the server from archiving ahead for good.
+  const owner = await stat(walDirectory).catch(() => undefined)
+  if (owner?.uid !== process.geteuid?.()) return
   const status = new ArchiveStatus(realFiles, walDirectory)
   const waiting = await status.ready(1, () => undefined).catch(() => undefined)
   if (waiting === undefined || waiting.count < 2) return

@@ -22,6 +22,11 @@ function collect(value: string, before: string[] | undefined): string[] {
 const dataDirectoryOption = () =>
   new Option('-D, --pgdata <DIR>', 'data directory of the server').env('PGDATA').makeOptionMandatory()
 
+/** For commands whose status is an answer: 0 for help that was asked for alone, and otherwise this one. */
+function exitWith(wrong: number): (error: { exitCode: number }) => void {
+  return ({ exitCode }) => process.exit(exitCode === 0 && process.argv.length === 4 ? 0 : wrong)
+}
+
 const program = new Command('pgarchivist')
   .description('PostgreSQL archive modules, in TypeScript.')
   .version(packageVersion(), '-V, --version')
@@ -66,8 +71,7 @@ program
 program
   .command('archive-get')
   .showHelpAfterError('Try "pgarchivist archive-get --help".')
-  // A status of 1 would be an answer.
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 205))
+  .exitOverride(exitWith(205))
   .description("put a file of the repository where the server wants it: PostgreSQL's restore_command")
   .argument('<name>', 'name of the WAL file, "%f"')
   .argument('<dest>', 'where to put it, "%p"')
@@ -104,8 +108,7 @@ function atLeastOne(value: string): number {
 program
   .command('verify')
   .showHelpAfterError('Try "pgarchivist verify --help".')
-  // A status of 1 would be an answer.
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .exitOverride(exitWith(2))
   .description('read a repository, and tell what in it is missing or damaged')
   .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repository is')
   .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
@@ -136,7 +139,7 @@ could be looked at, because the repository cannot be reached or a setting is wro
 program
   .command('catch-up')
   .showHelpAfterError('Try "pgarchivist catch-up --help".')
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .exitOverride(exitWith(2))
   .description('copy to each of several repositories what another one has and it lacks')
   .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repositories are')
   .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
@@ -161,7 +164,7 @@ Exit status: 0 if each repository has now what any of them has, 1 if files of on
 program
   .command('archive-push')
   .showHelpAfterError('Try "pgarchivist archive-push --help".')
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 3))
+  .exitOverride(exitWith(3))
   .description(
     "archive a WAL file to the repository: PostgreSQL's archive_command, where no library can be installed",
   )
