@@ -1,10 +1,8 @@
 import { createHash } from 'node:crypto'
-import { processors } from '../../system/processors.ts'
 import { AgeEncryptor } from './age-encryptor.ts'
 import type { ByteSink, ByteSource } from './byte-source.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import { CodecError } from './codec-error.ts'
-import { Turns } from './turns.ts'
 import { lowerHalf, xxh3, xxh64 } from './xxhash.ts'
 import { ZstdFrameWalk } from './zstd-frame.ts'
 import { type Compressor, runThrough, zstdCompressor } from './zstd-stream.ts'
@@ -29,12 +27,6 @@ export interface Encoded {
 }
 
 /**
- * Many files at once would throw each other's tables out of the caches: at level 3, four on two processors take up to a
- * third more CPU time than two. One more than there are processors, so that none waits for a file that waits for its disk.
- */
-const turns = new Turns(processors + 1)
-
-/**
  * Compresses a file, encrypts it if there are recipients, and hands the stored bytes to `sink`. Rejects unless the
  * source ended after exactly `plaintextLength` bytes, and unless the frame that went out is whole and says of its
  * content what is true of the bytes that were read. When it rejects, neither source nor sink is called any more.
@@ -46,7 +38,6 @@ export async function encode(
   compressor: Compressor = zstdCompressor,
 ): Promise<Encoded> {
   const { plaintextLength, level, recipients, signal } = options
-  using turn = turns.join()
   using plaintextHash = await xxh3()
   using contentHash = await xxh64()
   const storedHash = createHash('sha256')
@@ -77,7 +68,7 @@ export async function encode(
   await runThrough(
     compressor(plaintextLength, level),
     async write => {
-      await plaintext.forEach(bytes => turn.during(() => write(bytes)))
+      await plaintext.forEach(write)
       checkLength(plaintext.length, plaintextLength)
     },
     async bytes => {
