@@ -348,6 +348,27 @@ test('of all that is written at once no more is held than the budget and what on
   assert.equal(budget.usedBytes, 0)
 })
 
+test('many large files that cannot be compressed are archived and fetched at once, also through the real codec', async () => {
+  const stage = new Stage()
+  await using repository = new Repository({
+    store: stage.store(),
+    clock: stage.clock,
+    newId: () => anyId,
+    writer: 'pgarchivist test',
+  })
+  const content = noise(16 * megabyte)
+  const files = Array.from(
+    { length: 6 },
+    (_, index) => `${(index + 2).toString(16).padStart(8, '0').toUpperCase()}.history`,
+  )
+  await Promise.all(
+    files.map(name => repository.archive(sourceOf(name, Buffer.from(content)), archiveOptions)),
+  )
+  for (const name of files)
+    assert.ok(Buffer.compare((await fetched(repository, name)) ?? content.subarray(1), content) === 0)
+  assert.equal(stage.budget.usedBytes, 0)
+})
+
 test('uploads that have lost their writer are abandoned a day later, but only those of ours', async () => {
   const stage = new Stage()
   const begin = (key: string) => sendTo(stage.driver)('beginUpload', { key })
@@ -406,6 +427,49 @@ test('where only parts replace what is there, a large object goes in one request
   assert.equal(stage.asked.filter(([kind, request]) => kind === 'putPart' && request.key === 'a').length, 0)
   assert.ok(Buffer.compare(stage.driver.objects.get('marker') ?? winner, marker) === 0)
   assert.equal(stage.driver.uploads.size, 0)
+})
+
+test('there, one that is too large to be held goes in parts with a look before and after, and the operator is told', async () => {
+  const stage = new Stage({ ...unproven, replaces: { endUpload: true } })
+  let told = 0
+  const store = stage.store()
+  const marker = noise(300)
+  await store.put('marker', objectOf(marker))
+  await store.keepsWhatIsThere('marker', marker, () => told++)
+  const large = noise(80 * megabyte)
+  assert.equal(await store.put('a', objectOf(large)), 'written')
+  assert.equal(told, 1)
+  assert.ok(Buffer.compare(stage.driver.objects.get('a') ?? marker, large) === 0)
+  const parts = stage.asked.flatMap(([kind, request]) =>
+    kind === 'putPart' && request.key === 'a' ? [[request.part, request.start]] : [],
+  )
+  const first = 64 * megabyte + 64 * 1024
+  assert.deepEqual(parts, [
+    [2, first],
+    [3, first + partBytesDefault],
+    [1, 0],
+  ])
+  assert.equal(await store.put('a', objectOf(noise(80 * megabyte, 2))), 'exists')
+  assert.ok(Buffer.compare(stage.driver.objects.get('a') ?? marker, large) === 0)
+})
+
+test('a trial of parts whose answer is lost proves nothing', async () => {
+  const stage = new Stage({ ...unproven, replaces: { endUpload: true } })
+  const marker = noise(300)
+  const [one, other] = [stage.store(), stage.store()]
+  await one.put('marker', objectOf(marker))
+  for (const each of [one, other]) await each.keepsWhatIsThere('marker', marker)
+  let ends = 0
+  stage.before = async ([kind, request]) => {
+    // It is done, and nobody is told; asked once more, the store knows nothing of the upload.
+    if (kind === 'endUpload' && ends++ === 0) await stage.driver.handlers.endUpload(request)
+  }
+  const contents = [noise(9 * megabyte, 1), noise(9 * megabyte, 2)]
+  await assert.rejects(one.put('a', objectOf(contents[0] ?? marker)))
+  assert.equal(stage.driver.objects.has('a'), false)
+  assert.equal(await one.put('a', objectOf(contents[0] ?? marker)), 'written')
+  assert.equal(await other.put('a', objectOf(contents[1] ?? marker)), 'exists')
+  assert.ok(Buffer.compare(stage.driver.objects.get('a') ?? marker, contents[0] ?? marker) === 0)
 })
 
 test('there, whoever is replaced between its look and its answer notices', async () => {

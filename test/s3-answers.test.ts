@@ -207,6 +207,21 @@ test('parts that could not be joined are not an object, although the answer begi
   }
 })
 
+test('that an object is there tells what became of a lost answer, but not whether the store refuses to replace it', async () => {
+  const request = { key: 'k', upload: 'u', parts: ['digest "tag"'], length: 7 }
+  for (const refusal of [error(500, 'InternalError'), error(404, 'NoSuchUpload')]) {
+    await using store = await storeThat((asked, answer) =>
+      asked.method === 'GET'
+        ? plain(206, 'c', { 'content-range': 'bytes 0-0/7', 'content-length': '1' })(asked, answer)
+        : refusal(asked, answer),
+    )
+    assert.equal(await store.handlers.endUpload(request), 'exists')
+    await assert.rejects(store.handlers.endUpload({ ...request, isTrial: true }))
+  }
+  await using refusing = await storeThat(error(412, 'PreconditionFailed'))
+  assert.equal(await refusing.handlers.endUpload({ ...request, isTrial: true }), 'exists')
+})
+
 test("a bucket in another of Amazon's regions is found, or the right region named", async () => {
   await using directory = await temporaryDirectory()
   const names = ['us-east-1', 'eu-central-1'].map(region => `DNS:*.s3.${region}.amazonaws.com`)

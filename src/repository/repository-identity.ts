@@ -225,7 +225,8 @@ export class RepositoryIdentity {
   }
 
   async #tryToReplace(bytes: Uint8Array): Promise<void> {
-    if (!(await this.#store.keepsWhatIsThere(markerKey, bytes))) this.#warn()
+    const warn = () => this.#warn()
+    if (!(await this.#store.keepsWhatIsThere(markerKey, bytes, warn))) warn()
   }
 
   #warn(): void {

@@ -50,7 +50,8 @@ export class KeepingTrial {
     let isEnded = false
     try {
       const part = await this.#send('putPart', { key, upload, part: 1, start: 0, body: [bytes] })
-      const outcome = await this.#send('endUpload', { key, upload, parts: [part], length: bytes.length })
+      const request = { key, upload, parts: [part], length: bytes.length, isTrial: true }
+      const outcome = await this.#send('endUpload', request)
       isEnded = outcome === 'written'
       return !isEnded
     } finally {

@@ -50,6 +50,9 @@ const lookBytes = 64 * 1024
 
 const manyFilesAtOnce = 16
 
+/** What one object may hold at most, where it would better come in one piece: all of a segment as large as most are. */
+const wholeBytesMax = 64 * 1024 ** 2 + 64 * 1024
+
 /** Objects that are asked for across a network. What is sent, and how often, is the matter of `send`. */
 export class RemoteStore implements Store {
   readonly url: string
@@ -63,6 +66,7 @@ export class RemoteStore implements Store {
   /** Abandoning uploads, which nobody waits for who was told to stop. */
   readonly #background = new Set<Promise<void>>()
   readonly #closing = new AbortController()
+  #lost: () => void = () => {}
   #puts = 0
   #cleanedMs: number | undefined
 
@@ -107,7 +111,7 @@ export class RemoteStore implements Store {
       share,
       signal,
       partBytes: this.#partBytes,
-      mayUpload: () => this.#mayUpload(),
+      wholeBytes: () => this.#wholeBytes(),
     })
     let isEnded = false
     try {
@@ -126,7 +130,8 @@ export class RemoteStore implements Store {
     }
   }
 
-  keepsWhatIsThere(key: string, bytes: Uint8Array): Promise<boolean> {
+  keepsWhatIsThere(key: string, bytes: Uint8Array, lost?: () => void): Promise<boolean> {
+    if (lost !== undefined) this.#lost = lost
     return this.#keeping.try(key, bytes)
   }
 
@@ -190,7 +195,7 @@ export class RemoteStore implements Store {
     replace: boolean,
     signal: AbortSignal,
   ): Promise<'written' | 'exists'> {
-    if (replace || (await this.#keeping.putKeeps))
+    if (replace || (await this.#keeps(collected)))
       return await this.#sendWhole(key, collected, replace, signal)
     // It replaces what is there, or may do so: the best that is left is to look before and after.
     if ((await this.#start(key, 1, signal)) !== undefined) return 'exists'
@@ -206,9 +211,18 @@ export class RemoteStore implements Store {
     return isOwn ? 'written' : 'exists'
   }
 
+  async #keeps({ kind }: Collected): Promise<boolean> {
+    const putKeeps = await this.#keeping.putKeeps
+    if (kind === 'whole') return putKeeps
+    const uploadKeeps = await this.#keeping.uploadKeeps()
+    if (putKeeps && !uploadKeeps) this.#lost()
+    return uploadKeeps
+  }
+
   /** Where only a single request keeps what is there, it is better to hold a large object than to replace another one. */
-  async #mayUpload(): Promise<boolean> {
-    return !(await this.#keeping.putKeeps) || (await this.#keeping.uploadKeeps())
+  async #wholeBytes(): Promise<number> {
+    const isBetterWhole = (await this.#keeping.putKeeps) && !(await this.#keeping.uploadKeeps())
+    return isBetterWhole ? Math.max(wholeBytesMax, this.#partBytes) : this.#partBytes
   }
 
   async #sendWhole(

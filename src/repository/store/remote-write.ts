@@ -12,8 +12,8 @@ export interface RemoteWriteOptions {
   share: MemoryShare
   /** What goes in one request, and how large the parts of larger objects are. */
   partBytes: number
-  /** May it come in parts? Asked when it does not fit into one. */
-  mayUpload: () => Promise<boolean>
+  /** How large it may be and still go in one piece. Asked when it does not fit into one part. */
+  wholeBytes: () => Promise<number>
   signal: AbortSignal
 }
 
@@ -30,7 +30,7 @@ export type Collected =
     }
 
 /**
- * Takes the bytes of one object. What fits into one request, or may not come in parts, is kept until all of it is there.
+ * Takes the bytes of one object. What fits into one request, or had better not come in parts, is kept until all of it is there.
  * Of larger ones each part is sent as soon as it is full, but for the first, of which the front is known last.
  */
 export class RemoteWrite {
@@ -38,6 +38,8 @@ export class RemoteWrite {
   /** What the first part holds behind the front. */
   readonly #first: Uint8Array[] = []
   #firstRoom = 0
+  /** How long the first part is, where there are others. */
+  #firstBytes: number
   /** The part that is being filled. */
   #filling: Uint8Array[] = []
   #fillingBytes = 0
@@ -49,6 +51,7 @@ export class RemoteWrite {
 
   constructor(options: RemoteWriteOptions) {
     this.#options = options
+    this.#firstBytes = options.partBytes
     this.#failure.promise.catch(() => {}) // told by the next `append`, and at the end
   }
 
@@ -81,9 +84,7 @@ export class RemoteWrite {
     signal.throwIfAborted()
     await Promise.race([share.take(bytes.length, signal), this.#failure.promise])
     this.#length += bytes.length
-    if (bytes.length > this.#firstRoom && this.#upload === undefined && !(await this.#options.mayUpload())) {
-      this.#firstRoom = Number.POSITIVE_INFINITY
-    }
+    if (bytes.length > this.#firstRoom && this.#upload === undefined) await this.#widenFirst()
     const ofFirst = bytes.subarray(0, this.#firstRoom)
     if (ofFirst.length > 0) this.#first.push(ofFirst)
     this.#firstRoom -= ofFirst.length
@@ -98,6 +99,13 @@ export class RemoteWrite {
     while (this.#inFlight.size >= partsInFlightMax) {
       await Promise.race([...this.#inFlight, this.#failure.promise])
     }
+  }
+
+  /** By as much as the object may have in one piece. */
+  async #widenFirst(): Promise<void> {
+    const bytes = await this.#options.wholeBytes()
+    this.#firstRoom += bytes - this.#firstBytes
+    this.#firstBytes = bytes
   }
 
   #begin(): Promise<string> {
@@ -127,7 +135,7 @@ export class RemoteWrite {
     const { send, key, features, signal } = this.#options
     if (part > features.partsMax) throw new Error(`"${key}" has more than ${features.partsMax} parts`)
     const upload = (await this.#upload) ?? ''
-    const start = (part - 1) * this.#options.partBytes
+    const start = this.#firstBytes + (part - 2) * this.#options.partBytes
     return await send('putPart', { key, upload, part, start, body }, signal)
   }
 }

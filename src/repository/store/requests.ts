@@ -128,6 +128,8 @@ export interface EndUploadRequest {
   length: number
   /** As in `PutRequest`. */
   replace?: boolean
+  /** It is to be found out whether the store refuses it: `'exists'` only where it does, and not because something is there. */
+  isTrial?: boolean
 }
 
 export interface BegunUpload {

@@ -22,8 +22,10 @@ export interface Store extends AsyncDisposable {
   /**
    * Does `put` keep what is there, also of two who write at once? Tries it with an object that is there, of which `bytes`
    * is the whole content. Where it does not, `put` looks before and after, which is the best that can be had.
+   *
+   * `lost` is called when an object is put that is so large that it is not kept, although others are.
    */
-  keepsWhatIsThere(key: string, bytes: Uint8Array): Promise<boolean>
+  keepsWhatIsThere(key: string, bytes: Uint8Array, lost?: () => void): Promise<boolean>
   /** `undefined` where there provably is no such object. */
   open(key: string, options?: OpenOptions): Promise<StoredObject | undefined>
   /**

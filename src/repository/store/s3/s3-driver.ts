@@ -223,7 +223,7 @@ export class S3Driver implements RemoteDriver {
     request: Requests['endUpload'],
     signal: AbortSignal | undefined,
   ): Promise<Answers['endUpload']> {
-    const { key, upload, parts, replace } = request
+    const { key, upload, parts, replace, isTrial } = request
     const Parts = parts.map((part, index) => {
       const [ChecksumSHA256, ETag] = part.split(' ', 2)
       return { PartNumber: index + 1, ETag, ChecksumSHA256 }
@@ -250,6 +250,7 @@ export class S3Driver implements RemoteDriver {
       )
     } catch (thrown) {
       signal?.throwIfAborted()
+      if (isTrial === true) throw thrown
       // Perhaps it was ended before, and only the answer was lost: stores that do not know the upload any more have
       // different words for that. Whoever is told that an object exists looks at what it is.
       const found = await this.#get({ key, start: 0, bytes: 1 }, signal).catch(() => undefined)
