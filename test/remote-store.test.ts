@@ -78,7 +78,7 @@ class Stage {
 function memory(): KnownRepositories {
   const ids = new Map<string, string>()
   return {
-    path: 'memory',
+    pathOf: () => 'memory',
     idOf: async url => ids.get(url),
     remember: async (url, id) => void ids.set(url, id),
   }

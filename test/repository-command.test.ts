@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { openRepository } from '../src/cli/open-repository.ts'
+import { knownRepositoryPath } from '../src/repository/known-repositories.ts'
 import { parseWalObjectKey } from '../src/repository/object-key.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 import { realStage } from './support/repository-stage.ts'
@@ -204,7 +205,7 @@ describe('the archiver', { concurrency: 2 }, () => {
     const entries = await readdir(it.archive, { recursive: true, withFileTypes: true })
     for (const path of [
       ...entries.map(entry => join(entry.parentPath, entry.name)),
-      join(it.data, 'pgarchivist/repositories.json'),
+      knownRepositoryPath(it.data, fileUrl(it.archive)),
     ]) {
       const status = await stat(path)
       assert.equal(status.uid, unprivileged.uid, path)
@@ -314,7 +315,7 @@ describe('real trouble', { concurrency: 2 }, () => {
       ...Array.from({ length: 3 }, () => [
         `A ERROR:  repository "${fileUrl(it.archive)}" is gone: "pgarchivist-repository.json" is missing`,
         `A DETAIL:  It had the id ${id}.`,
-        `A HINT:  Is the disk mounted? Nothing is archived until it is back. If it was given up on purpose, remove "${it.data}/pgarchivist/repositories.json" to begin a new one.`,
+        `A HINT:  Is the disk mounted? Nothing is archived until it is back. If it was given up on purpose, remove "${knownRepositoryPath(it.data, fileUrl(it.archive))}" to begin a new one.`,
       ]).flat(),
       tooOften(second),
     ])

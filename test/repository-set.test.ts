@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
+import { knownRepositoryPath } from '../src/repository/known-repositories.ts'
 import { encodeMarker } from '../src/repository/marker.ts'
 import { markerKey } from '../src/repository/object-key.ts'
 import { failure, keyOf } from './support/repository-stage.ts'
@@ -140,7 +141,7 @@ test('more than there are repositories is refused, and one place with two names 
   for (const each of ['pgarchivist-repository.json']) {
     stage.disk.place(`/b/${each}`, stage.disk.content(`/a/${each}`) ?? new Uint8Array())
   }
-  stage.disk.remove('/data/pgarchivist/repositories.json')
+  for (const root of ['/a', '/b']) stage.disk.remove(knownRepositoryPath('/data', `file://${root}`))
   assert.match(
     await failure(stage.archive(stage.set(), one)),
     /^SETTINGS: .*repositories "file:\/\/\/a" and "file:\/\/\/b" are one and the same, with id /,

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { knownRepositoryPath } from '../src/repository/known-repositories.ts'
 import type { Files } from '../src/system/files.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { type Fate, type MountOptions, SimulatedDisk, type Step } from '../src/system/simulated-files.ts'
@@ -387,7 +388,7 @@ test('a marker whose maker died before it was certain to last is made durable be
       codec: synchronousCodec,
     })
     assert.equal(await Promise.race([over, server.archive(name, { headerCheck: false })]), 'stopped')
-    assert.ok(disk.content('/data/pgarchivist/repositories.json'))
+    assert.ok(disk.content(knownRepositoryPath('/data', 'file:///repository')))
     disk.powerCut()
     const next = archivingServer({
       files: disk.mount(),

@@ -18,14 +18,16 @@ import {
   truncate,
   writeFile,
 } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { generateIdentity } from 'age-encryption'
 import { walSource } from '../src/modules/repository.ts'
 import { plaintextDigest } from '../src/repository/codec/plaintext-digest.ts'
 import { recipientOf } from '../src/repository/codec/recipient.ts'
+import { knownRepositoryPath } from '../src/repository/known-repositories.ts'
 import { parseMetadataBlock } from '../src/repository/metadata-block.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
+import { fileUrl } from '../src/repository/store/local-store.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { anyId, anyTime, archiveOptions, failure, keyOf, realStage } from './support/repository-stage.ts'
 import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
@@ -471,7 +473,7 @@ test('the first file begins a repository in an empty directory, and that is reme
     created_at: '2026-01-01T00:00:00.000Z',
     writer: 'pgarchivist test',
   })
-  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), { [repository.url]: anyId })
+  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), { url: repository.url, id: anyId })
   assert.equal((await stat(stage.knownPath)).mode & 0o777, 0o600)
 })
 
@@ -613,7 +615,10 @@ test('another repository in the place of the known one gets and gives nothing, u
   }
   await rm(stage.knownPath)
   for (const server of [first, stage.start()]) assert.equal(await server.archive(name), 'already archived')
-  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), { [first.repository.url]: otherId })
+  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), {
+    url: first.repository.url,
+    id: otherId,
+  })
 })
 
 test('a repository that was given up is begun anew when its memory is removed', async () => {
@@ -625,7 +630,10 @@ test('a repository that was given up is begun anew when its memory is removed', 
   await mkdir(stage.root)
   await rm(stage.knownPath)
   assert.equal(await stage.start({ newId: () => otherId }).archive(name), 'archived')
-  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), { [first.repository.url]: otherId })
+  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), {
+    url: first.repository.url,
+    id: otherId,
+  })
 })
 
 test('who only reads remembers nothing, and needs nothing to write to', async () => {
@@ -646,21 +654,22 @@ test('two repositories of one cluster are remembered beside each other', async (
   await mkdir(second)
   const servers = [stage.start(), stage.start({ root: second, newId: () => otherId })]
   for (const server of servers) await server.archive(name)
-  assert.deepEqual(JSON.parse(await readFile(stage.knownPath, 'utf8')), {
-    [servers[0]?.repository.url ?? '']: anyId,
-    [servers[1]?.repository.url ?? '']: otherId,
-  })
+  for (const [index, id] of [anyId, otherId].entries()) {
+    const url = servers[index]?.repository.url ?? ''
+    const known = JSON.parse(await readFile(knownRepositoryPath(stage.data, url), 'utf8'))
+    assert.deepEqual(known, { url, id })
+  }
 })
 
 test('a memory that is damaged or cannot be kept stops archiving, and says which file', async () => {
-  for (const text of ['', '{', 'null', '[]', '{"file:///x": 5}']) {
+  for (const text of ['', '{', 'null', '[]', '{"url": "file:///x", "id": "of another one"}']) {
     await using stage = await realStage()
     await mkdir(join(stage.data, 'pgarchivist'))
     await writeFile(stage.knownPath, text)
     await stage.putSegment(name)
     assert.equal(
       await failure(stage.start().archive(name)),
-      `MEMORY: file "${stage.knownPath}" is damaged\nHINT: It tells which repository is the right one. Make sure that the right one is there, then remove the file.`,
+      `MEMORY: file "${stage.knownPath}" is damaged\nHINT: It tells which repository is the right one at "${fileUrl(stage.root)}". Make sure that the right one is there, then remove the file.`,
     )
     assert.deepEqual(await readdir(stage.root), [])
   }
@@ -883,7 +892,7 @@ test('who may read the cluster may read what is stored of it', async () => {
         ),
         [directory, directory, directory, directory],
       )
-      assert.deepEqual(await modes(stage.data, 'pgarchivist', 'pgarchivist/repositories.json'), [
+      assert.deepEqual(await modes(stage.data, 'pgarchivist', relative(stage.data, stage.knownPath)), [
         directory,
         file,
       ])

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
-import { KnownRepositoriesFile, type KnownRepositoriesOptions } from '../repository/known-repositories.ts'
+import { type KnownRepositoriesOptions, KnownRepositoryFiles } from '../repository/known-repositories.ts'
 import { Repository } from '../repository/repository.ts'
 import type { RepositoryWarning } from '../repository/repository-identity.ts'
 import { RepositorySet, type SetWarning } from '../repository/repository-set.ts'
@@ -94,10 +94,10 @@ export async function openRepositories(
 }
 
 /** One for each data directory, because those that write to one file at the same time take turns in it. */
-const known = new Map<string, KnownRepositoriesFile>()
+const known = new Map<string, KnownRepositoryFiles>()
 
-function knownRepositories(options: KnownRepositoriesOptions): KnownRepositoriesFile {
-  const opened = known.get(options.dataDirectory) ?? new KnownRepositoriesFile(options)
+function knownRepositories(options: KnownRepositoriesOptions): KnownRepositoryFiles {
+  const opened = known.get(options.dataDirectory) ?? new KnownRepositoryFiles(options)
   known.set(options.dataDirectory, opened)
   return opened
 }

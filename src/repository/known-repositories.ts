@@ -6,8 +6,8 @@ import { RepositoryError } from './repository-error.ts'
 
 /** Remembers which repository a cluster archives to, so that another one in its place is noticed after a restart too. */
 export interface KnownRepositories {
-  /** For messages. */
-  readonly path: string
+  /** The file in which the one at this URL is remembered, for messages. */
+  pathOf(url: string): string
   /** The id of the repository that was at this URL; `undefined` where none was known. */
   idOf(url: string): Promise<string | undefined>
   /** Resolves when it would survive a power cut. */
@@ -25,28 +25,43 @@ export interface KnownRepositoriesOptions {
   owner?: { uid: number; gid: number } | undefined
 }
 
-const name = 'repositories.json'
 const attemptsMax = 10
 
-/** In the data directory, where base backups and standbys get it too. */
-export class KnownRepositoriesFile implements KnownRepositories {
-  readonly path: string
+/**
+ * In the data directory, where base backups and standbys get it too: a file for each repository, so that processes which
+ * remember different ones at the same moment do not undo what the other one wrote.
+ */
+export class KnownRepositoryFiles implements KnownRepositories {
   readonly #options: KnownRepositoriesOptions
   readonly #directory: string
-  /** Several repositories may be remembered at once, and none may undo what another one wrote. */
+  /** In one process, those who remember take turns. */
   #last: Promise<unknown> = Promise.resolve()
-  readonly #temporaryName: string
+  readonly #writer: string
 
   constructor(options: KnownRepositoriesOptions) {
     this.#options = options
-    this.#directory = `${options.dataDirectory}/pgarchivist`
-    this.path = `${this.#directory}/${name}`
-    const writer = createHash('sha256').update(options.writer).digest('hex').slice(0, 16)
-    this.#temporaryName = `${name}.${writer}.tmp`
+    this.#directory = directoryIn(options.dataDirectory)
+    this.#writer = digestOf(options.writer)
+  }
+
+  pathOf(url: string): string {
+    return knownRepositoryPath(this.#options.dataDirectory, url)
   }
 
   async idOf(url: string): Promise<string | undefined> {
-    return (await this.#read()).get(url)
+    const path = this.pathOf(url)
+    let text: string
+    try {
+      text = await this.#options.files.readText(path)
+    } catch (thrown) {
+      if (isMissing(thrown)) return undefined
+      throw failure(new FileError(`read file "${path}"`, thrown))
+    }
+    const known = parse(text)
+    if (known?.url === url) return known.id
+    throw new RepositoryError('MEMORY', `file "${path}" is damaged`, {
+      hint: `It tells which repository is the right one at "${url}". Make sure that the right one is there, then remove the file.`,
+    })
   }
 
   remember(url: string, id: string): Promise<void> {
@@ -57,10 +72,9 @@ export class KnownRepositoriesFile implements KnownRepositories {
 
   async #remember(url: string, id: string): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      const known = await this.#read()
+      const known = await this.idOf(url)
       try {
-        if (known.get(url) === id) return await this.#makeDurable()
-        return await this.#write(known.set(url, id))
+        return known === id ? await this.#makeDurable(url) : await this.#write(url, id)
       } catch (thrown) {
         // Others begin at the same moment. What the last of them has written is there, and most likely says the same.
         if (!(thrown instanceof ReplacedError) || attempt === attemptsMax) throw failure(thrown)
@@ -68,14 +82,15 @@ export class KnownRepositoriesFile implements KnownRepositories {
     }
   }
 
-  async #write(known: ReadonlyMap<string, string>): Promise<void> {
+  async #write(url: string, id: string): Promise<void> {
     const { files, owner, isGroupReadable } = this.#options
     await this.#makeDirectory()
-    const text = `${JSON.stringify(Object.fromEntries(known), null, 1)}\n`
+    const name = nameOf(url)
+    const text = `${JSON.stringify({ url, id }, null, 1)}\n`
     await writeDurably(files, {
       directory: this.#directory,
       name,
-      temporaryName: this.#temporaryName,
+      temporaryName: `${name}.${this.#writer}.tmp`,
       mode: isGroupReadable ? 0o640 : 0o600,
       owner,
       replace: true,
@@ -100,10 +115,11 @@ export class KnownRepositoriesFile implements KnownRepositories {
   }
 
   /** What is there was written by somebody who may have died before it was certain to last. */
-  async #makeDurable(): Promise<void> {
+  async #makeDurable(url: string): Promise<void> {
     const { files, dataDirectory } = this.#options
-    await using file = await files.open(this.path, 'read').catch(couldNot(`open file "${this.path}"`))
-    await file.sync().catch(couldNot(`fsync file "${this.path}"`))
+    const path = this.pathOf(url)
+    await using file = await files.open(path, 'read').catch(couldNot(`open file "${path}"`))
+    await file.sync().catch(couldNot(`fsync file "${path}"`))
     await this.#sync(this.#directory)
     await this.#sync(dataDirectory)
   }
@@ -111,36 +127,36 @@ export class KnownRepositoriesFile implements KnownRepositories {
   async #sync(directory: string): Promise<void> {
     await this.#options.files.syncDirectory(directory).catch(couldNot(`fsync file "${directory}"`))
   }
-
-  async #read(): Promise<Map<string, string>> {
-    let text: string
-    try {
-      text = await this.#options.files.readText(this.path)
-    } catch (thrown) {
-      if (isMissing(thrown)) return new Map()
-      throw failure(new FileError(`read file "${this.path}"`, thrown))
-    }
-    const known = parse(text)
-    if (known !== undefined) return known
-    throw new RepositoryError('MEMORY', `file "${this.path}" is damaged`, {
-      hint: 'It tells which repository is the right one. Make sure that the right one is there, then remove the file.',
-    })
-  }
 }
 
-/** By URL; `undefined` for what is no such file. */
-function parse(text: string): Map<string, string> | undefined {
+/** Where a data directory remembers the repository at a URL. */
+export function knownRepositoryPath(dataDirectory: string, url: string): string {
+  return `${directoryIn(dataDirectory)}/${nameOf(url)}`
+}
+
+function directoryIn(dataDirectory: string): string {
+  return `${dataDirectory}/pgarchivist`
+}
+
+function nameOf(url: string): string {
+  return `repository-${digestOf(url)}.json`
+}
+
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16)
+}
+
+/** `undefined` for what is no such file. */
+function parse(text: string): { url: string; id: string } | undefined {
   let known: unknown
   try {
     known = JSON.parse(text)
   } catch {
     return undefined
   }
-  if (typeof known !== 'object' || known === null || Array.isArray(known)) return undefined
-  const entries = Object.entries(known)
-  return entries.every((entry): entry is [string, string] => typeof entry[1] === 'string')
-    ? new Map(entries)
-    : undefined
+  if (typeof known !== 'object' || known === null) return undefined
+  const { url, id } = known as Record<string, unknown>
+  return typeof url === 'string' && typeof id === 'string' ? { url, id } : undefined
 }
 
 function failure(thrown: unknown): unknown {

@@ -163,7 +163,9 @@ export class RepositoryIdentity {
         detail: `Its id is ${id}, that of the one before was ${before}.`,
         hint:
           'Is the right disk mounted?' +
-          (known === undefined ? '' : ` If it was replaced on purpose, remove "${known.path}" to use it.`),
+          (known === undefined
+            ? ''
+            : ` If it was replaced on purpose, remove "${known.pathOf(this.#url)}" to use it.`),
       },
     )
   }
@@ -288,7 +290,7 @@ export class RepositoryIdentity {
         'Is the disk mounted? Nothing is archived until it is back.' +
         (known === undefined
           ? ''
-          : ` If it was given up on purpose, remove "${known.path}" to begin a new one.`),
+          : ` If it was given up on purpose, remove "${known.pathOf(this.#url)}" to begin a new one.`),
     })
   }
 }

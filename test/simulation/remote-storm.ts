@@ -431,7 +431,7 @@ class Server {
   process!: Process
   #id: string | undefined
   readonly known = {
-    path: 'repositories.json',
+    pathOf: () => 'memory',
     idOf: async () => this.#id,
     remember: async (_url: string, id: string) => void (this.#id = id),
   }

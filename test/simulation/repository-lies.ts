@@ -41,7 +41,7 @@ export const repositoryLies: Record<string, (files: Files) => Files> = {
   'where the disk was, a directory is as good': files => ({
     ...whole(files),
     readText: async path => {
-      if (!path.endsWith('repositories.json')) return files.readText(path)
+      if (!/\/repository-[0-9a-f]+\.json$/.test(path)) return files.readText(path)
       throw Object.assign(new Error('it is missing'), { code: 'ENOENT' })
     },
   }),

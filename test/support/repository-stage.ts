@@ -3,11 +3,11 @@
 import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { walSource } from '../../src/modules/repository.ts'
-import { KnownRepositoriesFile } from '../../src/repository/known-repositories.ts'
+import { KnownRepositoryFiles, knownRepositoryPath } from '../../src/repository/known-repositories.ts'
 import { walObjectKey } from '../../src/repository/object-key.ts'
 import { type ArchiveOptions, Repository } from '../../src/repository/repository.ts'
 import { RepositoryError } from '../../src/repository/repository-error.ts'
-import { LocalStore } from '../../src/repository/store/local-store.ts'
+import { fileUrl, LocalStore } from '../../src/repository/store/local-store.ts'
 import type { WalCodec } from '../../src/repository/wal-codec.ts'
 import type { Files } from '../../src/system/files.ts'
 import { realFiles } from '../../src/system/real-files.ts'
@@ -64,7 +64,7 @@ export function archivingServer(options: ServerOptions) {
     writer: 'pgarchivist test',
     known: options.forgets
       ? undefined
-      : new KnownRepositoriesFile({ files, dataDirectory: data, isGroupReadable, owner, writer: data }),
+      : new KnownRepositoryFiles({ files, dataDirectory: data, isGroupReadable, owner, writer: data }),
     created: (url, id) => created.push(`${url} ${id}`),
     ...(codec && { codec }),
   })
@@ -115,7 +115,7 @@ export async function realStage({ dataMode = 0o700 } = {}) {
       put(name, walSegment({ name, segmentBytes, ...more })),
     objectPath: (name: string) => join(root, keyOf(name)),
     object: (name: string) => readFile(join(root, keyOf(name))),
-    knownPath: join(data, 'pgarchivist/repositories.json'),
+    knownPath: knownRepositoryPath(data, fileUrl(root)),
     [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose](),
   }
 }

@@ -1,7 +1,7 @@
 // A cluster and several repositories on one simulated disk, each of which can be away or slow.
 
 import { walSource } from '../../src/modules/repository.ts'
-import { KnownRepositoriesFile } from '../../src/repository/known-repositories.ts'
+import { KnownRepositoryFiles } from '../../src/repository/known-repositories.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { RepositorySet, type SetWarning } from '../../src/repository/repository-set.ts'
 import { LocalStore } from '../../src/repository/store/local-store.ts'
@@ -37,7 +37,7 @@ export class SeveralStage {
   /** How often a file was opened for reading in pg_wal. */
   opened = 0
   #ids = 0
-  #known: KnownRepositoriesFile
+  #known: KnownRepositoryFiles
   readonly #mounted: SimulatedFiles[] = []
   readonly #options: SeveralOptions
 
@@ -64,8 +64,8 @@ export class SeveralStage {
     this.#known = this.#rememberIn(this.mount())
   }
 
-  #rememberIn(files: SimulatedFiles): KnownRepositoriesFile {
-    return new KnownRepositoriesFile({
+  #rememberIn(files: SimulatedFiles): KnownRepositoryFiles {
+    return new KnownRepositoryFiles({
       files,
       dataDirectory: '/data',
       isGroupReadable: false,
