@@ -4,8 +4,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { aheadLies, tellStory } from './simulation/ahead.ts'
+import { lieAboutLookAhead } from './simulation/archiver-proofs.ts'
 import { runStorms } from './simulation/many-storms.ts'
 import { storm } from './simulation/storm.ts'
+import { inThread } from './support/in-thread.ts'
 
 const storms = 400
 const comparedStories = 150
@@ -13,7 +15,11 @@ const comparedStories = 150
 const stormsUntilFound = 400
 
 test('no promise is broken in any of hundreds of storms in which the module archives ahead', async t => {
-  const { failed, text } = await runStorms({ first: 0, seeds: storms, ahead: true })
+  const { failed, text } = await inThread(new URL('simulation/many-storms.ts', import.meta.url), runStorms, {
+    first: 0,
+    seeds: storms,
+    ahead: true,
+  })
   t.diagnostic(text)
   assert.equal(failed.length, 0, text)
 })
@@ -50,16 +56,11 @@ test('a seed tells the same story every time', async () => {
   assert.deepEqual(await told(), first)
 })
 
-for (const [lie, lies] of Object.entries(aheadLies)) {
+const proofs = new URL('simulation/archiver-proofs.ts', import.meta.url)
+for (const lie of Object.keys(aheadLies)) {
   test(`a look-ahead would be found out for which it is true that ${lie}`, async t => {
-    for (let seed = 0; seed < stormsUntilFound; seed++) {
-      try {
-        await storm({ seed, ahead: true, lies })
-      } catch (thrown) {
-        t.diagnostic(`seed ${seed}: ${String(thrown)}`)
-        return
-      }
-    }
-    assert.fail(`not in ${stormsUntilFound} storms`)
+    const found = await inThread(proofs, lieAboutLookAhead, lie, stormsUntilFound)
+    assert.ok(found !== undefined, `not in ${stormsUntilFound} storms`)
+    t.diagnostic(found)
   })
 }

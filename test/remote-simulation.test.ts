@@ -2,23 +2,16 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { BrokenPromise } from './simulation/judge.ts'
 import { remoteLies } from './simulation/remote-lies.ts'
-import { remoteStorm } from './simulation/remote-storm.ts'
+import { lieAboutNetwork, runRemoteStorms } from './simulation/remote-proofs.ts'
+import { inThread } from './support/in-thread.ts'
 
 const seeds = 60
 const lyingSeedsMax = 200
+const proofs = new URL('simulation/remote-proofs.ts', import.meta.url)
 
 test('servers keep every promise, whatever the network does to their requests', async t => {
-  const total = { files: 0, requests: 0, faults: 0, kills: 0, uploads: 0 }
-  for (let seed = 1; seed <= seeds; seed++) {
-    const counts = await remoteStorm({ seed }).catch((thrown: unknown) => {
-      throw new Error(`seed ${seed}: scripts/node test/simulation/simulate-remote.ts --seed ${seed}`, {
-        cause: thrown,
-      })
-    })
-    for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += counts[key]
-  }
+  const total = await inThread(proofs, runRemoteStorms, seeds)
   t.diagnostic(JSON.stringify(total))
   // A simulation in which nothing happens proves nothing.
   assert.ok(
@@ -26,17 +19,10 @@ test('servers keep every promise, whatever the network does to their requests', 
   )
 })
 
-for (const [what, lie] of Object.entries(remoteLies)) {
+for (const what of Object.keys(remoteLies)) {
   test(`it would be noticed if this were so: ${what}`, async t => {
-    for (let seed = 1; seed <= lyingSeedsMax; seed++) {
-      try {
-        await remoteStorm({ seed, lie })
-      } catch (thrown) {
-        if (!(thrown instanceof BrokenPromise)) throw thrown
-        t.diagnostic(`seed ${seed}: ${thrown.message}`)
-        return
-      }
-    }
-    assert.fail(`not in ${lyingSeedsMax} seeds`)
+    const noticed = await inThread(proofs, lieAboutNetwork, what, lyingSeedsMax)
+    assert.ok(noticed !== undefined, `not in ${lyingSeedsMax} seeds`)
+    t.diagnostic(noticed)
   })
 }

@@ -6,37 +6,37 @@ import { knownRepositoryPath } from '../src/repository/known-repositories.ts'
 import type { Files } from '../src/system/files.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { type Fate, type MountOptions, SimulatedDisk, type Step } from '../src/system/simulated-files.ts'
-import { blows, failures } from './simulation/every-step.ts'
 import { synchronousCodec } from './simulation/repository-codec.ts'
-import {
-  firstFile,
-  repositoryStories,
-  strikeRepositoryEverywhere,
-} from './simulation/repository-every-step.ts'
+import { repositoryStories } from './simulation/repository-every-step.ts'
 import { equal } from './simulation/repository-judge.ts'
 import { readingLies, repositoryLies } from './simulation/repository-lies.ts'
+import { lieAboutRepository, strikeRepositoryStory } from './simulation/repository-proofs.ts'
 import { repositoryStorm } from './simulation/repository-storm.ts'
 import { runRepositoryStorms } from './simulation/repository-storms.ts'
+import { inThread } from './support/in-thread.ts'
 import { archivingServer, keyOf } from './support/repository-stage.ts'
 
 const storms = 200
 
-for (const story of repositoryStories) {
-  const isFirst = story === firstFile
-  // What differs between the blows shows with the first file already.
-  const fewer = blows.filter(blow => blow.kind === 'any order' || (blow.kind === 'kill' && blow.took))
+const proofs = new URL('simulation/repository-proofs.ts', import.meta.url)
 
-  test(`a server may be killed, or lose power, at every step of: ${story.name}`, async t => {
-    t.diagnostic(`${await strikeRepositoryEverywhere(story, isFirst ? blows : fewer)} runs`)
+for (const { name } of repositoryStories) {
+  test(`a server may be killed, or lose power, at every step of: ${name}`, async t => {
+    t.diagnostic(`${await inThread(proofs, strikeRepositoryStory, name, 'blows')} runs`)
   })
 
-  test(`every step may fail, in each of several ways, in: ${story.name}`, async t => {
-    t.diagnostic(`${await strikeRepositoryEverywhere(story, isFirst ? failures : failures.slice(1, 3))} runs`)
+  test(`every step may fail, in each of several ways, in: ${name}`, async t => {
+    t.diagnostic(`${await inThread(proofs, strikeRepositoryStory, name, 'failures')} runs`)
   })
 }
 
 test('no promise is broken in any of hundreds of storms', async t => {
-  const { failed, text } = await runRepositoryStorms(0, storms)
+  const { failed, text } = await inThread(
+    new URL('simulation/repository-storms.ts', import.meta.url),
+    runRepositoryStorms,
+    0,
+    storms,
+  )
   t.diagnostic(text)
   assert.equal(failed, 0, text)
 })
@@ -52,14 +52,9 @@ test('a seed tells the same story every time', async () => {
   assert.deepEqual(await told(), first)
 })
 
-for (const [lie, how] of Object.entries(repositoryLies)) {
+for (const lie of Object.keys(repositoryLies)) {
   test(`a repository would be found out of which it is true that ${lie}`, async () => {
-    await assert.rejects(
-      async () => {
-        for (let seed = 0; seed < storms; seed++) await repositoryStorm({ seed, lie: how })
-      },
-      { name: 'BrokenPromise' },
-    )
+    await assert.rejects(inThread(proofs, lieAboutRepository, lie, storms), { name: 'BrokenPromise' })
   })
 }
 

@@ -1,47 +1,43 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import {
-  blows,
-  failures,
-  oneSegment,
-  rivals,
-  stories,
-  strikeEverywhere,
-  strikeTwice,
-} from './simulation/every-step.ts'
+import { failAndCut, lieAboutArchiver, strikeBothLives, strikeStory } from './simulation/archiver-proofs.ts'
+import { stories } from './simulation/every-step.ts'
 import { lies } from './simulation/lies.ts'
 import { runStorms } from './simulation/many-storms.ts'
 import { storm } from './simulation/storm.ts'
+import { inThread } from './support/in-thread.ts'
 
 const storms = 2_000
 
+const proofs = new URL('simulation/archiver-proofs.ts', import.meta.url)
+
 for (const story of stories) {
   test(`the archiver may be killed, or lose power, at every step of: ${story.name}`, async t => {
-    t.diagnostic(`${await strikeEverywhere(story, blows)} runs`)
+    t.diagnostic(`${await inThread(proofs, strikeStory, story.name, 'blows')} runs`)
   })
 
   test(`every step may fail, in each of several ways, in: ${story.name}`, async t => {
-    t.diagnostic(`${await strikeEverywhere(story, failures)} runs`)
+    t.diagnostic(`${await inThread(proofs, strikeStory, story.name, 'failures')} runs`)
   })
 
   test(`another server may be quicker at every step of: ${story.name}`, async t => {
-    t.diagnostic(`${await strikeEverywhere(story, rivals)} runs`)
+    t.diagnostic(`${await inThread(proofs, strikeStory, story.name, 'rivals')} runs`)
   })
 }
 
 test('the archiver may be killed, or lose power, at every step, and again at every step of its next life', async t => {
-  const first = blows.filter(blow => blow.kind !== 'in order')
-  const second = first.filter(blow => !blow.took)
-  t.diagnostic(`${await strikeTwice(oneSegment, first, second)} runs`)
+  t.diagnostic(`${await inThread(proofs, strikeBothLives)} runs`)
 })
 
 test('every step may fail, and then the power may be cut at every later step', async t => {
-  const cuts = blows.filter(blow => blow.kind === 'any order' && !blow.took)
-  t.diagnostic(`${await strikeTwice(oneSegment, failures.slice(0, 2), cuts)} runs`)
+  t.diagnostic(`${await inThread(proofs, failAndCut)} runs`)
 })
 
 test('no promise is broken in any of thousands of storms', async t => {
-  const { failed, text } = await runStorms({ first: 0, seeds: storms })
+  const { failed, text } = await inThread(new URL('simulation/many-storms.ts', import.meta.url), runStorms, {
+    first: 0,
+    seeds: storms,
+  })
   t.diagnostic(text)
   assert.equal(failed.length, 0, text)
 })
@@ -57,10 +53,8 @@ test('a seed tells the same story every time', async () => {
   assert.deepEqual(await told(), first)
 })
 
-for (const [lie, how] of Object.entries(lies)) {
+for (const lie of Object.keys(lies)) {
   test(`an archiver would be found out of which it is true that ${lie}`, async () => {
-    await assert.rejects(async () => {
-      for (const story of stories) await strikeEverywhere(story, [...rivals, ...blows], { lies: how })
-    })
+    await assert.rejects(inThread(proofs, lieAboutArchiver, lie))
   })
 }
