@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import { generateX25519Identity } from 'age-encryption'
 import { dataDirectoryOf, type RepositoryFlags, RepositorySettings } from '../src/cli/repository-settings.ts'
@@ -199,6 +199,20 @@ test('an identity file is for its owner only, or for a group where it belongs to
       await assert.rejects(identities, {
         message: `identity file "${file}" may be read or changed by others`,
       })
+  }
+})
+
+// "/tmp" as an identity file was met with the advice to change the permissions of /tmp.
+test('an identity file is a file', async () => {
+  await using directory = await place()
+  for (const [identityFile, what] of [
+    ['global', 'is a directory'],
+    ['/dev/null', 'is not a regular file'],
+  ] as const) {
+    await assert.rejects((await directory.read({ flags: { identityFile } })).identities(), {
+      message: `identity file "${resolve(directory.data, identityFile)}" ${what}`,
+      hint: 'Let "pgarchivist.identity_file" name a file that holds secret keys as "age-keygen" writes them.',
+    })
   }
 })
 

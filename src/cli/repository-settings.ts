@@ -197,7 +197,9 @@ export class RepositorySettings {
     const { files } = this.#options
     let text: string
     try {
-      refuseIfOthersMayRead(file, await files.stat(file))
+      const status = await files.stat(file)
+      refuseUnlessFile(file, status)
+      refuseIfOthersMayRead(file, status)
       text = await files.readText(file)
     } catch (thrown) {
       if (thrown instanceof RepositoryError) throw thrown
@@ -337,6 +339,15 @@ function refusal({ errmsg, errdetail, errhint }: LogMessage, where: string): Rep
   return new RepositoryError('SETTINGS', `${errmsg}, in ${where}`, {
     detail: errdetail,
     ...(errhint !== undefined && { hint: errhint }),
+  })
+}
+
+/** Before its permissions are looked at: those of a directory are not to be changed for us. */
+function refuseUnlessFile(file: string, { kind }: FileStatus): void {
+  if (kind === 'file') return
+  const what = kind === 'directory' ? 'is a directory' : 'is not a regular file'
+  throw new RepositoryError('SETTINGS', `identity file "${file}" ${what}`, {
+    hint: 'Let "pgarchivist.identity_file" name a file that holds secret keys as "age-keygen" writes them.',
   })
 }
 
