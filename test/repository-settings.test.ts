@@ -176,6 +176,21 @@ test('the system identifier is that of the control file, unless another one is n
   })
 })
 
+test('a named data directory that is not there is told before anything is missed in it', async () => {
+  await using directory = await place()
+  const flags = { pgdata: 'nowhere', repository: 'file:///srv/wal' }
+  const settings = await directory.read({ flags })
+  const message = `data directory "${join(directory.data, 'nowhere')}" does not exist`
+  const hint = 'Name the data directory of the server with -D.'
+  assert.equal(pathOf(settings.repositories), '/srv/wal')
+  refused(() => settings.recipients, message, hint)
+  await assert.rejects(settings.systemIdentifier(), { message, hint })
+  assert.equal(
+    await (await directory.read({ flags: { ...flags, systemIdentifier: '1' } })).systemIdentifier(),
+    '1',
+  )
+})
+
 test('an identity file is for its owner only, or for a group where it belongs to root', async () => {
   await using directory = await place()
   const key = await generateX25519Identity()

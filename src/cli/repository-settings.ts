@@ -90,7 +90,12 @@ export class RepositorySettings {
   }
 
   static async read(options: RepositorySettingsOptions): Promise<RepositorySettings> {
-    const fromServer = await serverSettings(options.files, dataDirectoryOf(options))
+    const dataDirectory = dataDirectoryOf(options)
+    const unusable =
+      options.flags.pgdata === undefined ? undefined : await whyNoDirectory(options.files, dataDirectory)
+    const fromServer = unusable
+      ? { settings: settingsOf([]), problem: unusable, sources: [] }
+      : await serverSettings(options.files, dataDirectory)
     const ours = ownSettings(options)
     const settings = settingsOf([...fromServer.settings.values(), ...ours.settings.values()])
     const values = new Map<string, GucVariable<GucValue>>()
@@ -181,6 +186,8 @@ export class RepositorySettings {
         hint: 'It is the number that "pg_controldata" shows as "Database system identifier".',
       })
     }
+    const unusable = flags.pgdata === undefined ? undefined : await whyNoDirectory(files, this.dataDirectory)
+    if (unusable) throw unusable
     const identifier = await systemIdentifier(files, this.dataDirectory)
     if (identifier !== undefined && isSystemIdentifier(identifier)) return identifier
     throw new RepositoryError(
@@ -250,6 +257,20 @@ export class RepositorySettings {
     const variable = this.#values.get(name)
     if (variable === undefined) throw new Error(`there is no setting "${name}"`)
     return variable.value
+  }
+}
+
+/** Told before anything is missed in a data directory that was named and is none. */
+async function whyNoDirectory(files: Files, dataDirectory: string): Promise<RepositoryError | undefined> {
+  const hint = 'Name the data directory of the server with -D.'
+  try {
+    const { kind } = await files.stat(dataDirectory)
+    if (kind === 'directory') return undefined
+    return new RepositoryError('SETTINGS', `data directory "${dataDirectory}" is not a directory`, { hint })
+  } catch (thrown) {
+    // What else there is, the files in it meet, too.
+    if (!isMissing(thrown)) return undefined
+    return new RepositoryError('SETTINGS', `data directory "${dataDirectory}" does not exist`, { hint })
   }
 }
 
