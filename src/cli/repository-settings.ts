@@ -118,10 +118,33 @@ export class RepositorySettings {
 
   /** Throws where a setting of ours is misspelt: what it should have said, as to encrypt, would not be done. */
   requireKnownNames(): void {
-    for (const [name, where] of this.#places) {
-      if (!name.startsWith('pgarchivist.') || this.#values.has(name) || librarySettings.has(name)) continue
-      throw new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`)
+    for (const problem of this.#unknownNames()) throw problem
+  }
+
+  #unknownNames(): RepositoryError[] {
+    return [...this.#places]
+      .filter(
+        ([name]) => name.startsWith('pgarchivist.') && !this.#values.has(name) && !librarySettings.has(name),
+      )
+      .map(
+        ([name, where]) =>
+          new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`),
+      )
+  }
+
+  /** What keeps files from being archived, beside where they go: that is told by `repositories`. */
+  get problems(): RepositoryError[] {
+    const found = [...this.#unknownNames(), ...this.#problems.values()]
+    if (!this.#problems.has('pgarchivist.encryption_recipients')) {
+      try {
+        void this.recipients
+      } catch (thrown) {
+        if (!(thrown instanceof RepositoryError)) throw thrown
+        found.push(thrown)
+      }
     }
+    // Of a file that cannot be used, every setting says the same.
+    return [...new Map(found.map(each => [each.message, each])).values()]
   }
 
   /** Does somebody say something about it? */
