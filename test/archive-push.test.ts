@@ -145,6 +145,24 @@ test('a wrong setting or command line is status 3, with a line that names it', a
   assert.deepEqual(await at.objects(), [])
 })
 
+// It was told that the system identifier could not be read, with the advice to name the data directory.
+test('a data directory that was named and is none is told as that', async () => {
+  await using at = await pushStage()
+  const url = `file://${at.stage.repository}`
+  const hint = 'Name the data directory of the server with -D.'
+  for (const [named, what] of [
+    ['missing', 'does not exist'],
+    ['PG_VERSION', 'is not a directory'],
+  ] as const) {
+    const ended = await at.push(['-D', named, '--repository', url, `pg_wal/${first}`])
+    assert.deepEqual(ended, {
+      status: 3,
+      stderr: `pgarchivist: could not archive "${first}": data directory "${at.stage.path(named)}" ${what}. ${hint}\n`,
+    })
+  }
+  assert.deepEqual(await at.objects(), [])
+})
+
 test('a misspelt setting is told, because what it should have said would not be done', async () => {
   await using at = await pushStage()
   const conf = await readFile(at.stage.path('postgresql.conf'), 'utf8')

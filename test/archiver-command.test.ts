@@ -581,6 +581,7 @@ describe('pgarchivist archiver', { concurrency: 2 }, () => {
         statistics: null,
         waiting: { count: 2, next: '00000002.history' },
         repositories: [],
+        setting_problems: [],
       })
 
       await using archiver = await startModuleText(cluster, withBody(`return file === '00000002.history'`))

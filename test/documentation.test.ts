@@ -64,6 +64,28 @@ test('--help shows the commands and options that the pages use', async () => {
   }
 })
 
+test('the page of archive-push has its options, their variables and its exit statuses', async () => {
+  const page = await read('docs/archive-push.md')
+  const launcher = path.join(root, 'bin/pgarchivist')
+  const { stdout } = await promisify(execFile)(launcher, ['archive-push', '--help'])
+  const options = [...stdout.matchAll(/^ {2}(--[a-z-]+) </gm)].map(match => match[1] ?? '')
+  assert.ok(options.length > 4, `found only ${options.join(', ')}`)
+  for (const option of options) {
+    const variable = `PGARCHIVIST_${option.slice(2).replaceAll('-', '_').toUpperCase()}`
+    assert.ok(
+      page.includes(`| \`${variable}\` | \`${option}\` |`),
+      `docs/archive-push.md does not list ${option}`,
+    )
+  }
+  const [, statuses = ''] =
+    /statusOf[^{]*\{([^}]*)\}/.exec(await read('src/cli/archive-push-command.ts')) ?? []
+  const numbers = [...statuses.matchAll(/: (\d+),/g)].map(match => match[1] ?? '')
+  assert.equal(numbers.length, 6)
+  for (const status of ['0', ...numbers]) {
+    assert.ok(page.includes(`\n| ${status} | `), `docs/archive-push.md does not list status ${status}`)
+  }
+})
+
 test('the page for operators has every line that the bridge may write to the log', async () => {
   const page = await read('docs/operators.md')
   const files = [

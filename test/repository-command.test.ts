@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFile, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, chmod, cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { promisify } from 'node:util'
@@ -163,6 +163,35 @@ describe('the archiver', { concurrency: 2 }, () => {
       await info(),
       /^repository {6}"pgarchivist.repository": repository "srv\/wal" is not a URL, in file /m,
     )
+  })
+
+  // archive-push fails for each of these, and info showed a repository where all was well.
+  test('info shows what is wrong with the settings', async () => {
+    await using it = await cluster()
+    const conf = join(it.data, 'postgresql.conf')
+    const info = async (...args: string[]) => (await runCommand(['info', '-D', it.data, ...args])).stdout
+    const problemsOf = async () => JSON.parse(await info('--output', 'json')).setting_problems
+    assert.deepEqual(await problemsOf(), [])
+    await it.configure({
+      compression_level: '99',
+      encryption_recipient: 'age1',
+      encryption_recipients: 'age1',
+    })
+    const problems = (await problemsOf()) as string[]
+    const lineOf = async (name: string) =>
+      (await readFile(conf, 'utf8')).split('\n').findIndex(line => line.startsWith(`pgarchivist.${name} `)) +
+      1
+    assert.deepEqual(problems, [
+      `unrecognized configuration parameter "pgarchivist.encryption_recipient" in file "${conf}" line ${await lineOf('encryption_recipient')}`,
+      `99 is outside the valid range for parameter "pgarchivist.compression_level" (1 .. 19), in file "${conf}" line ${await lineOf('compression_level')}`,
+      problems[2],
+    ])
+    assert.match(problems[2] ?? '', /^"pgarchivist\.encryption_recipients": recipient 1 .*, in file /)
+    const text = await info()
+    for (const problem of problems) assert.ok(text.includes(`\nsetting         ${problem}\n`), text)
+    await appendFile(conf, 'nonsense\n')
+    const lines = (await readFile(conf, 'utf8')).split('\n').length - 1
+    assert.deepEqual(await problemsOf(), [`syntax error in file "${conf}" line ${lines}, near end of line`])
   })
 
   test('tells a misspelt setting, and not one that is for the library in the server', async () => {

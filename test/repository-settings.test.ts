@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import { generateX25519Identity } from 'age-encryption'
 import { dataDirectoryOf, type RepositoryFlags, RepositorySettings } from '../src/cli/repository-settings.ts'
@@ -176,6 +176,21 @@ test('the system identifier is that of the control file, unless another one is n
   })
 })
 
+test('a named data directory that is not there is told before anything is missed in it', async () => {
+  await using directory = await place()
+  const flags = { pgdata: 'nowhere', repository: 'file:///srv/wal' }
+  const settings = await directory.read({ flags })
+  const message = `data directory "${join(directory.data, 'nowhere')}" does not exist`
+  const hint = 'Name the data directory of the server with -D.'
+  assert.equal(pathOf(settings.repositories), '/srv/wal')
+  refused(() => settings.recipients, message, hint)
+  await assert.rejects(settings.systemIdentifier(), { message, hint })
+  assert.equal(
+    await (await directory.read({ flags: { ...flags, systemIdentifier: '1' } })).systemIdentifier(),
+    '1',
+  )
+})
+
 test('an identity file is for its owner only, or for a group where it belongs to root', async () => {
   await using directory = await place()
   const key = await generateX25519Identity()
@@ -199,6 +214,20 @@ test('an identity file is for its owner only, or for a group where it belongs to
       await assert.rejects(identities, {
         message: `identity file "${file}" may be read or changed by others`,
       })
+  }
+})
+
+// "/tmp" as an identity file was met with the advice to change the permissions of /tmp.
+test('an identity file is a file', async () => {
+  await using directory = await place()
+  for (const [identityFile, what] of [
+    ['global', 'is a directory'],
+    ['/dev/null', 'is not a regular file'],
+  ] as const) {
+    await assert.rejects((await directory.read({ flags: { identityFile } })).identities(), {
+      message: `identity file "${resolve(directory.data, identityFile)}" ${what}`,
+      hint: 'Let "pgarchivist.identity_file" name a file that holds secret keys as "age-keygen" writes them.',
+    })
   }
 })
 

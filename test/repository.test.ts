@@ -29,7 +29,17 @@ import { parseMetadataBlock } from '../src/repository/metadata-block.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 import { realFiles } from '../src/system/real-files.ts'
-import { anyId, anyTime, archiveOptions, failure, keyOf, realStage } from './support/repository-stage.ts'
+import { SeededRandom } from '../src/system/seeded-random.ts'
+import { SimulatedDisk } from '../src/system/simulated-files.ts'
+import {
+  anyId,
+  anyTime,
+  archiveOptions,
+  archivingServer,
+  failure,
+  keyOf,
+  realStage,
+} from './support/repository-stage.ts'
 import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
 
 const name = '000000010000000000000001'
@@ -579,6 +589,36 @@ test('a repository whose marker is gone gets and gives nothing, until it is back
   await rm(stage.root, { recursive: true })
   await rename(`${stage.root}-elsewhere`, stage.root)
   assert.equal(await first.archive(next), 'archived')
+})
+
+// Object and marker are asked for at once. "Not there" ends a recovery, and the object was looked for on no disk at all.
+test('a disk that is mounted between the look for an object and that for the marker hides nothing', async () => {
+  const disk = new SimulatedDisk(new SeededRandom(1), () => anyTime)
+  for (const directory of ['/data', '/data/pg_wal', '/repository']) disk.makeDirectory(directory)
+  const content = walSegment({ name })
+  disk.place(`/data/pg_wal/${name}`, content)
+  const hand = disk.mount()
+  await archivingServer({ files: hand, data: '/data', root: '/repository' }).archive(name)
+  await hand.rename('/repository', '/elsewhere')
+  await hand.makeDirectory('/repository', 0o700)
+  const missed = Promise.withResolvers<void>()
+  let isMounted = false
+  const files = disk.mount({
+    // An object is missing when the directories above it were looked at, too.
+    stepped: ({ operation, path }) => {
+      if (operation === 'list' && path === '/repository') missed.resolve()
+    },
+    delay: async ({ operation, path }) => {
+      if (isMounted || operation !== 'open' || path !== `/repository/${markerName}`) return
+      isMounted = true
+      await missed.promise
+      await hand.rename('/repository', '/empty')
+      await hand.rename('/elsewhere', '/repository')
+    },
+  })
+  const { fetch } = archivingServer({ files, data: '/data', root: '/repository', forgets: true })
+  assert.equal((await fetch(name))?.equals(content), true)
+  assert.ok(isMounted)
 })
 
 test('without a memory a process still misses the marker that it has seen', async () => {

@@ -49,6 +49,15 @@ async function filledAt(
   return Object.assign(new FilledRepository(realFiles, root), { url: `file://${root}`, open })
 }
 
+async function dataDirectoryAt(data: string, systemIdentifier: string, url: string): Promise<void> {
+  await mkdir(join(data, 'global'), { recursive: true })
+  await writeFile(join(data, 'PG_VERSION'), '17\n')
+  await writeFile(join(data, 'postgresql.conf'), `pgarchivist.repository = '${url}'\n`)
+  const control = Buffer.alloc(8192)
+  control.writeBigUInt64LE(BigInt(systemIdentifier))
+  await writeFile(join(data, 'global/pg_control'), control)
+}
+
 test('a sound repository ends with status 0 and one line per thing to know', async () => {
   await using directory = await temporaryDirectory()
   const filled = await filledAt(directory.path)
@@ -263,15 +272,48 @@ test('the repository may be named by the environment or by the configuration of 
   await filled.open()
   assert.equal((await run([], { PGARCHIVIST_REPOSITORY: filled.url })).status, 0)
   const data = join(directory.path, 'data')
-  await mkdir(data)
-  await writeFile(join(data, 'PG_VERSION'), '17\n')
-  await writeFile(join(data, 'postgresql.conf'), `pgarchivist.repository = '${filled.url}'\n`)
+  await dataDirectoryAt(data, cluster, filled.url)
   const { status, stdout, stderr } = await run(['-D', data])
   assert.equal(stderr, '')
   assert.match(stdout, /^all right: 2 objects, /m)
   assert.equal(status, 0)
   // It has written nothing there.
   await assert.rejects(stat(join(data, 'pgarchivist')), { code: 'ENOENT' })
+})
+
+test('the files of the cluster in the data directory have to be there, and of any without one', async () => {
+  await using directory = await temporaryDirectory()
+  const filled = await filledAt(directory.path)
+  await filled.archive(segments(1, 1, 2))
+  await filled.open()
+  const data = join(directory.path, 'data')
+  const other = '7300000000000000002'
+  await dataDirectoryAt(data, other, filled.url)
+  const missed = await run(['-D', data])
+  const lines = `findings
+  nothing_archived (1)
+    repository "${filled.url}" has no file of the cluster with system identifier ${other}
+    HINT: ${findingKinds.nothing_archived}
+
+1 finding: 2 objects, `
+  assert.ok(missed.stdout.includes(lines), missed.stdout)
+  assert.equal(missed.status, 1)
+  // Whoever names a cluster means that one.
+  assert.equal((await run(['-D', data, '--system-identifier', cluster])).status, 0)
+  await rm(join(filled.directory, cluster), { recursive: true })
+  const empty = await run(['--repository', filled.url])
+  assert.match(empty.stdout, /has no file of any cluster\n/)
+  assert.doesNotMatch(empty.stdout, /all right/)
+  assert.equal(empty.status, 1)
+  await rm(join(data, 'global/pg_control'))
+  const unknown = await run(['-D', data])
+  assert.match(
+    unknown.stderr,
+    /^pgarchivist: could not read the system identifier from file ".*pg_control"\n/,
+  )
+  assert.equal(unknown.status, 2)
+  // Where somebody just happens to be is no data directory that was named.
+  assert.equal((await run(['--repository', filled.url], {}, data)).status, 1)
 })
 
 test('one timeline is looked at when it is named, in decimal or as in names of files', async () => {

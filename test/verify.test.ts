@@ -66,14 +66,49 @@ test('a repository where everything is there is all right, and how far a restore
   assert.equal(stored_bytes, report.bytes)
 })
 
-test('an empty repository, whose files have all been removed, is all right', async () => {
+test('a repository without any file is not taken for one where everything is there', async () => {
   const filled = new SimulatedRepository()
   await filled.archive(segments(1, 1, 1))
   filled.remove(...segments(1, 1, 1))
   const report = await filled.verify()
-  assertSound(report)
+  assert.deepEqual(told(report.findings), {
+    nothing_archived: ['repository "file:///repository" has no file of any cluster'],
+  })
+  assert.equal(report.status, 'findings')
   assert.equal(report.objects, 0)
   assert.deepEqual(report.clusters, [])
+})
+
+// It leaves no gap: verify of a server's data directory said "all right" of the other clusters, or of nothing at all.
+test('a cluster that has to be there, and has gone as a whole, is missed', async () => {
+  const filled = new SimulatedRepository()
+  await filled.archive(segments(1, 1, 2), { systemIdentifier: otherCluster })
+  const missed = {
+    nothing_archived: [
+      `repository "file:///repository" has no file of the cluster with system identifier ${cluster}`,
+    ],
+  }
+  const report = await filled.verify({ expectedCluster: cluster })
+  assert.deepEqual(told(report.findings), missed)
+  assert.equal(report.status, 'findings')
+  assert.equal(report.objects, 2)
+  assertSound(await filled.verify({ expectedCluster: otherCluster }))
+  for (const name of segments(1, 1, 2)) filled.disk.remove(filled.pathOf(name, otherCluster))
+  assert.deepEqual(told((await filled.verify({ expectedCluster: cluster })).findings), missed)
+})
+
+test('nothing is said to be gone where not everything could be listed', async () => {
+  const filled = new SimulatedRepository()
+  await filled.archive(segments(1, 1, 2))
+  const files = filled.seen({
+    fate: ({ operation, path }: Step): Fate | undefined =>
+      operation === 'list' && path === `/repository/${cluster}`
+        ? { kind: 'fails', code: 'EACCES' }
+        : undefined,
+  })
+  const report = await filled.verify({ expectedCluster: cluster, files })
+  assert.equal(report.status, 'incomplete')
+  assert.deepEqual(Object.keys(told(report.findings)), ['unreadable'])
 })
 
 test('missing segments between the oldest and the newest are found where there is no base backup', async () => {

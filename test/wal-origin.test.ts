@@ -7,6 +7,8 @@ import { describe, test } from 'node:test'
 import { clusterFacts } from '../src/archiver/cluster-facts.ts'
 import { originBytes, requireOrigin } from '../src/repository/wal-origin.ts'
 import { realFiles } from '../src/system/real-files.ts'
+import { SeededRandom } from '../src/system/seeded-random.ts'
+import { SimulatedDisk } from '../src/system/simulated-files.ts'
 import { parseLongPageHeader } from '../src/wal/page-header.ts'
 import { majorOfPageMagic, pageMagicOf } from '../src/wal/page-magic.ts'
 import { availableMajors, startPostgres } from './support/postgresql-server.ts'
@@ -184,6 +186,29 @@ test('the majors that we know have a magic number each', () => {
     [15, 16, 17, 18, 19],
   )
   assert.deepEqual([pageMagicOf(200_000), majorOfPageMagic(0)], [undefined, undefined])
+})
+
+// All the server's own files were refused then, as having another segment size.
+test('the segment size of a cluster is not taken from a segment of another one', async () => {
+  for (const [own, foreign] of [
+    ['000000010000000000000001', '000000010000000000000002'],
+    ['000000010000000000000002', '000000010000000000000001'],
+  ] as const) {
+    const disk = new SimulatedDisk(new SeededRandom(1))
+    for (const directory of ['/data', '/data/global', '/data/pg_wal']) disk.makeDirectory(directory)
+    const control = Buffer.alloc(8192)
+    control.writeBigUInt64LE(BigInt(anySystemIdentifier))
+    disk.place('/data/global/pg_control', control)
+    const otherCluster = { systemIdentifier: '7300000000000000002', segmentBytes: 2 * 1024 * 1024 }
+    disk.place(`/data/pg_wal/${foreign}`, walSegment({ name: foreign, ...otherCluster }))
+    assert.equal((await clusterFacts(disk.mount(), '/data')).wal_segment_size, undefined)
+    disk.place(`/data/pg_wal/${own}`, walSegment({ name: own }))
+    assert.equal((await clusterFacts(disk.mount(), '/data')).wal_segment_size, 1024 * 1024)
+    // Where it is not known whose they are, any will do.
+    disk.remove('/data/global/pg_control')
+    disk.remove(`/data/pg_wal/${own}`)
+    assert.equal((await clusterFacts(disk.mount(), '/data')).wal_segment_size, 2 * 1024 * 1024)
+  }
 })
 
 const available = await availableMajors()

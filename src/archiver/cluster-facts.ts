@@ -10,11 +10,12 @@ import { walFileKind } from '../wal/wal-file-name.ts'
  */
 export async function clusterFacts(files: Files, dataDirectory: string): Promise<ServerFacts> {
   const version = await versionNumber(files, dataDirectory)
+  const cluster = await systemIdentifier(files, dataDirectory)
   return {
     data_directory: dataDirectory,
     server_version_num: version,
-    system_identifier: await systemIdentifier(files, dataDirectory),
-    wal_segment_size: await walSegmentSize(files, dataDirectory),
+    system_identifier: cluster,
+    wal_segment_size: await walSegmentSize(files, dataDirectory, cluster),
     wal_page_magic: version === undefined ? undefined : pageMagicOf(version),
   }
 }
@@ -31,14 +32,19 @@ export async function systemIdentifier(files: Files, dataDirectory: string): Pro
   return bytes?.readBigUInt64LE(0).toString()
 }
 
-// All are alike, so the first one tells, unless somebody has put other files there.
-const segmentsLookedAtMax = 10
+// All are alike, so the first one tells. Some may be of another cluster, because somebody has put them there, or empty.
+const segmentsLookedAtMax = 100
 
 /**
  * The control file has it at a place that differs between versions; every segment that the server has begun to write
- * has it at the same one. Recycled segments still hold an old header, with the same size in it.
+ * has it at the same one. Recycled segments still hold an old header, with the same size in it. One of another cluster
+ * would let all that are its own be refused.
  */
-async function walSegmentSize(files: Files, dataDirectory: string): Promise<number | undefined> {
+async function walSegmentSize(
+  files: Files,
+  dataDirectory: string,
+  cluster: string | undefined,
+): Promise<number | undefined> {
   const names: string[] = []
   const remember = (name: string): void => {
     if (names.length < segmentsLookedAtMax && walFileKind(name) === 'segment') names.push(name)
@@ -47,7 +53,8 @@ async function walSegmentSize(files: Files, dataDirectory: string): Promise<numb
   for (const name of names) {
     const bytes = await firstBytes(files, `${dataDirectory}/pg_wal/${name}`, longPageHeaderBytes)
     const header = bytes && parseLongPageHeader(bytes)
-    if (header !== undefined) return header.segmentBytes
+    if (header === undefined) continue
+    if (cluster === undefined || header.systemIdentifier.toString() === cluster) return header.segmentBytes
   }
   return undefined
 }

@@ -19,6 +19,8 @@ interface Info {
   waiting: { count: number; next: string | null }
   /** Those that the configuration of the server names. */
   repositories: { url: string | null; id: string | null; problem: string | null }[]
+  /** What keeps the module "repository" and the commands from using its settings. */
+  setting_problems: string[]
 }
 
 /** `pgarchivist info`: resolves with the exit status. */
@@ -48,26 +50,27 @@ async function collectInfo(dataDirectory: string): Promise<Info> {
   const status = new ArchiveStatus(realFiles, `${dataDirectory}/pg_wal`)
   const waiting = await status.ready(1, () => undefined)
   const pid = await archiverPid(state)
-  return {
-    data_directory: dataDirectory,
-    archiver: { running: pid !== undefined, pid: pid ?? null },
-    statistics: (await state.readStatistics()) ?? null,
-    waiting: { count: waiting.count, next: waiting.first[0] ?? null },
-    repositories: await repositoriesOf(dataDirectory),
-  }
-}
-
-/** As the next command would find them; what is wrong with them is part of the answer. */
-async function repositoriesOf(dataDirectory: string): Promise<Info['repositories']> {
+  // As the next command would find them; what is wrong with them is part of the answer.
   const settings = await RepositorySettings.read({
     files: realFiles,
     flags: { pgdata: dataDirectory },
     environment: process.env,
     workingDirectory: process.cwd(),
   })
+  return {
+    data_directory: dataDirectory,
+    archiver: { running: pid !== undefined, pid: pid ?? null },
+    statistics: (await state.readStatistics()) ?? null,
+    waiting: { count: waiting.count, next: waiting.first[0] ?? null },
+    repositories: await repositoriesOf(settings),
+    setting_problems: settings.problems.map(problemOf),
+  }
+}
+
+async function repositoriesOf(settings: RepositorySettings): Promise<Info['repositories']> {
   if (!settings.isSet('pgarchivist.repository')) return []
   try {
-    return await Promise.all(settings.repositories.map(url => repositoryAt(url, dataDirectory)))
+    return await Promise.all(settings.repositories.map(url => repositoryAt(url, settings.dataDirectory)))
   } catch (thrown) {
     return [{ url: null, id: null, problem: problemOf(thrown) }]
   }
@@ -93,9 +96,13 @@ async function archiverPid(state: StateDirectory): Promise<number | undefined> {
   return Number.parseInt(await realFiles.readText(state.lockPath), 10) || undefined
 }
 
-function asText({ data_directory, archiver, statistics, waiting, repositories }: Info): string {
+function asText(info: Info): string {
+  const { data_directory, archiver, statistics, waiting } = info
   const waits = `waiting         ${waiting.count}${waiting.next === null ? '' : `, next ${waiting.next}`}`
-  const stored = repositories.map(each => `repository      ${repositoryText(each)}`)
+  const stored = [
+    ...info.repositories.map(each => `repository      ${repositoryText(each)}`),
+    ...info.setting_problems.map(each => `setting         ${each}`),
+  ]
   if (statistics === null && !archiver.running) {
     // The server's own archiver counts in the server.
     return [

@@ -90,7 +90,12 @@ export class RepositorySettings {
   }
 
   static async read(options: RepositorySettingsOptions): Promise<RepositorySettings> {
-    const fromServer = await serverSettings(options.files, dataDirectoryOf(options))
+    const dataDirectory = dataDirectoryOf(options)
+    const unusable =
+      options.flags.pgdata === undefined ? undefined : await whyNoDirectory(options.files, dataDirectory)
+    const fromServer = unusable
+      ? { settings: settingsOf([]), problem: unusable, sources: [] }
+      : await serverSettings(options.files, dataDirectory)
     const ours = ownSettings(options)
     const settings = settingsOf([...fromServer.settings.values(), ...ours.settings.values()])
     const values = new Map<string, GucVariable<GucValue>>()
@@ -113,10 +118,33 @@ export class RepositorySettings {
 
   /** Throws where a setting of ours is misspelt: what it should have said, as to encrypt, would not be done. */
   requireKnownNames(): void {
-    for (const [name, where] of this.#places) {
-      if (!name.startsWith('pgarchivist.') || this.#values.has(name) || librarySettings.has(name)) continue
-      throw new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`)
+    for (const problem of this.#unknownNames()) throw problem
+  }
+
+  #unknownNames(): RepositoryError[] {
+    return [...this.#places]
+      .filter(
+        ([name]) => name.startsWith('pgarchivist.') && !this.#values.has(name) && !librarySettings.has(name),
+      )
+      .map(
+        ([name, where]) =>
+          new RepositoryError('SETTINGS', `unrecognized configuration parameter "${name}" in ${where}`),
+      )
+  }
+
+  /** What keeps files from being archived, beside where they go: that is told by `repositories`. */
+  get problems(): RepositoryError[] {
+    const found = [...this.#unknownNames(), ...this.#problems.values()]
+    if (!this.#problems.has('pgarchivist.encryption_recipients')) {
+      try {
+        void this.recipients
+      } catch (thrown) {
+        if (!(thrown instanceof RepositoryError)) throw thrown
+        found.push(thrown)
+      }
     }
+    // Of a file that cannot be used, every setting says the same.
+    return [...new Map(found.map(each => [each.message, each])).values()]
   }
 
   /** Does somebody say something about it? */
@@ -181,6 +209,8 @@ export class RepositorySettings {
         hint: 'It is the number that "pg_controldata" shows as "Database system identifier".',
       })
     }
+    const unusable = flags.pgdata === undefined ? undefined : await whyNoDirectory(files, this.dataDirectory)
+    if (unusable) throw unusable
     const identifier = await systemIdentifier(files, this.dataDirectory)
     if (identifier !== undefined && isSystemIdentifier(identifier)) return identifier
     throw new RepositoryError(
@@ -197,7 +227,9 @@ export class RepositorySettings {
     const { files } = this.#options
     let text: string
     try {
-      refuseIfOthersMayRead(file, await files.stat(file))
+      const status = await files.stat(file)
+      refuseUnlessFile(file, status)
+      refuseIfOthersMayRead(file, status)
       text = await files.readText(file)
     } catch (thrown) {
       if (thrown instanceof RepositoryError) throw thrown
@@ -248,6 +280,20 @@ export class RepositorySettings {
     const variable = this.#values.get(name)
     if (variable === undefined) throw new Error(`there is no setting "${name}"`)
     return variable.value
+  }
+}
+
+/** Told before anything is missed in a data directory that was named and is none. */
+async function whyNoDirectory(files: Files, dataDirectory: string): Promise<RepositoryError | undefined> {
+  const hint = 'Name the data directory of the server with -D.'
+  try {
+    const { kind } = await files.stat(dataDirectory)
+    if (kind === 'directory') return undefined
+    return new RepositoryError('SETTINGS', `data directory "${dataDirectory}" is not a directory`, { hint })
+  } catch (thrown) {
+    // What else there is, the files in it meet, too.
+    if (!isMissing(thrown)) return undefined
+    return new RepositoryError('SETTINGS', `data directory "${dataDirectory}" does not exist`, { hint })
   }
 }
 
@@ -337,6 +383,15 @@ function refusal({ errmsg, errdetail, errhint }: LogMessage, where: string): Rep
   return new RepositoryError('SETTINGS', `${errmsg}, in ${where}`, {
     detail: errdetail,
     ...(errhint !== undefined && { hint: errhint }),
+  })
+}
+
+/** Before its permissions are looked at: those of a directory are not to be changed for us. */
+function refuseUnlessFile(file: string, { kind }: FileStatus): void {
+  if (kind === 'file') return
+  const what = kind === 'directory' ? 'is a directory' : 'is not a regular file'
+  throw new RepositoryError('SETTINGS', `identity file "${file}" ${what}`, {
+    hint: 'Let "pgarchivist.identity_file" name a file that holds secret keys as "age-keygen" writes them.',
   })
 }
 

@@ -1,7 +1,7 @@
 import { type CatchUpReport, catchUp } from '../repository/catch-up.ts'
 import type { Repository } from '../repository/repository.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
-import { type VerifyProgress, verify } from '../repository/verify.ts'
+import { type VerifyOptions, type VerifyProgress, verify } from '../repository/verify.ts'
 import type { VerifyReport } from '../repository/verify-report.ts'
 import { realClock } from '../system/clock.ts'
 import { processors } from '../system/processors.ts'
@@ -69,14 +69,16 @@ async function verifyRepositories(
   const identities = await readIdentities(settings, flags)
   const named = flags.systemIdentifier ?? (process.env['PGARCHIVIST_SYSTEM_IDENTIFIER'] || undefined)
   const systemIdentifier = named === undefined ? undefined : await settings.systemIdentifier()
+  const hasCluster = await settings.hasCluster()
   // Where the server remembers which repository is the right one; a reader writes nothing there.
-  const dataDirectory = (await settings.hasCluster()) ? settings.dataDirectory : undefined
+  const dataDirectory = hasCluster ? settings.dataDirectory : undefined
+  const expectedCluster = hasCluster && named === undefined ? await clusterOf(settings, flags) : undefined
   const repositories = await Promise.all(
     urls.map(url => openRepository(url, { role: 'reader', dataDirectory })),
   )
   const reports: VerifyReport[] = []
   for (const repository of repositories) {
-    reports.push(await verifyRepository(repository, flags, systemIdentifier, identities))
+    reports.push(await verifyRepository(repository, flags, { systemIdentifier, expectedCluster }, identities))
   }
   const comparisons: CatchUpReport[] = []
   for (const cluster of repositories.length > 1 && flags.timeline === undefined ? clustersIn(reports) : []) {
@@ -93,6 +95,16 @@ async function verifyRepositories(
   return { reports, comparisons }
 }
 
+/** Its files have to be there. Who has only started us in a data directory that is not theirs to read does not ask for it. */
+async function clusterOf(settings: RepositorySettings, flags: VerifyFlags): Promise<string | undefined> {
+  try {
+    return await settings.systemIdentifier()
+  } catch (thrown) {
+    if (flags.pgdata !== undefined || !(thrown instanceof RepositoryError)) throw thrown
+    return undefined
+  }
+}
+
 function clustersIn(reports: readonly VerifyReport[]): Set<string> {
   return new Set(reports.flatMap(report => report.clusters.map(each => each.system_identifier)))
 }
@@ -100,7 +112,7 @@ function clustersIn(reports: readonly VerifyReport[]): Set<string> {
 async function verifyRepository(
   repository: Repository,
   flags: VerifyFlags,
-  systemIdentifier: string | undefined,
+  clusters: Pick<VerifyOptions, 'systemIdentifier' | 'expectedCluster'>,
   identities: readonly string[],
 ): Promise<VerifyReport> {
   const progress = progressFor(flags)
@@ -108,7 +120,7 @@ async function verifyRepository(
     return await verify({
       repository,
       clock: realClock,
-      systemIdentifier,
+      ...clusters,
       timelines: flags.timeline,
       jobs: flags.jobs ?? processors,
       identities: async () => identities,

@@ -188,7 +188,10 @@ export class Repository implements AsyncDisposable {
     opening.catch(() => {}) // told when the marker was seen
     try {
       const id = await this.#identity.require()
-      return { id, opened: await opening }
+      let opened = await opening
+      // The disk may have been mounted between the two looks. It is there now, so what it has is seen.
+      if (this.#store.features.canBeUnmounted) opened ??= await this.#store.open(key, { signal })
+      return { id, opened }
     } catch (thrown) {
       const opened = await opening.catch(() => undefined)
       await opened?.[Symbol.asyncDispose]()

@@ -1,5 +1,7 @@
 /** What can be wrong with a repository, and what to do about it. `docs/verify.md` lists the same. */
 export const findingKinds = {
+  nothing_archived:
+    'Is this the right repository? If something was there, restore it from a copy of the repository; if nothing ever was, see why nothing is archived.',
   missing:
     'No restore can pass the gap. Look for the files in pg_wal of the server and of its standbys, as long as they have them; if they are gone, take a new base backup.',
   missing_history:

@@ -44,6 +44,8 @@ export interface VerifyOptions {
   clock: Pick<Clock, 'sleep'>
   /** All clusters where none is named. */
   systemIdentifier?: string | undefined
+  /** A cluster of which something has to be there, also where all are looked at. */
+  expectedCluster?: string | undefined
   /** All timelines where none is named. */
   timelines?: readonly number[] | undefined
   /** How many objects are read at once. */
@@ -140,6 +142,20 @@ class Verification {
     }
     // What was gone may have been gone because the disk was.
     await this.#repository.requireRepository()
+    this.#tellNothingArchived(clusters)
+  }
+
+  /** What has gone as a whole leaves no gap behind that would tell. */
+  #tellNothingArchived(surveyed: ReadonlyMap<string, SurveyedCluster>): void {
+    const { url } = this.#repository
+    const cluster = this.#options.expectedCluster
+    if (cluster !== undefined) {
+      if (surveyed.has(cluster) || this.#clusters.has(cluster)) return
+      const message = `repository "${url}" has no file of the cluster with system identifier ${cluster}`
+      this.#findings.add('nothing_archived', { message, system_identifier: cluster })
+    } else if (surveyed.size === 0 && this.#clusters.size === 0) {
+      this.#findings.add('nothing_archived', { message: `repository "${url}" has no file of any cluster` })
+    }
   }
 
   get #prefix(): string {
