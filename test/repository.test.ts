@@ -537,6 +537,20 @@ test('a root that is something else than a directory is a wrong setting', async 
   await assert.rejects(archive(name))
 })
 
+// It was told as a repository that cannot be reached, with the advice to wait for it.
+test('a root below a file is a wrong setting, too', async () => {
+  await using stage = await realStage()
+  const root = join(stage.root, 'afile/below')
+  await writeFile(join(stage.root, 'afile'), '')
+  const { archive, fetch, repository } = stage.start({ root })
+  await stage.putSegment(name)
+  const said = `SETTINGS: could not open repository directory "${root}": Not a directory\nHINT: There is a file on the way to it: let "pgarchivist.repository" name a directory.`
+  assert.equal(await failure(repository.inspect()), said)
+  assert.equal(await failure(repository.requireRepository()), said)
+  assert.equal(await failure(archive(name)), said)
+  assert.equal(await failure(fetch(name)), said)
+})
+
 test('a data directory is refused, and so is everything in one, also behind a symbolic link', async () => {
   const refusals: Array<[string, string, string]> = [
     ['.', 'PG_VERSION', 'is'],

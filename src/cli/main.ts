@@ -60,7 +60,9 @@ Exit status: 0 after an orderly end, 1 if it could not start or had to be ended 
 program
   .command('info')
   .showHelpAfterError('Try "pgarchivist info --help".')
-  .description('show what was archived from a data directory, and what waits')
+  .description(
+    'show what was archived from a data directory, what waits, and what is wrong with the settings',
+  )
   .addOption(dataDirectoryOption())
   .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
   .action(async options => {
@@ -110,7 +112,10 @@ program
   .showHelpAfterError('Try "pgarchivist verify --help".')
   .exitOverride(exitWith(2))
   .description('read a repository, and tell what in it is missing or damaged')
-  .option('-D, --pgdata <DIR>', 'data directory of a server, whose settings say where the repository is')
+  .option(
+    '-D, --pgdata <DIR>',
+    'data directory of a server, whose settings say where the repository is, and of whose cluster there have to be files',
+  )
   .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'look at this cluster only')
   .option(
@@ -128,8 +133,8 @@ program
     `
 It changes nothing, and needs no key unless --decode is given.
 
-Exit status: 0 if everything is there, readable and right, 1 if something is missing or damaged, 2 if not everything
-could be looked at, because the repository cannot be reached or a setting is wrong.`,
+Exit status: 0 if everything is there, readable and right, 1 if something is missing or damaged, or if nothing is
+there at all, 2 if not everything could be looked at, because the repository cannot be reached or a setting is wrong.`,
   )
   .action(async options => {
     const { verifyCommand } = await import('./verify-command.ts')

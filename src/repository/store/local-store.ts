@@ -222,6 +222,13 @@ export class LocalStore implements Store {
       status = await this.#files.stat(this.#root)
     } catch (thrown) {
       const message = `could not open repository directory "${this.#root}": ${systemErrorText(thrown)}`
+      // No disk that is mounted makes a file above it a directory.
+      if (errnoCode(thrown) === 'ENOTDIR') {
+        throw new RepositoryError('SETTINGS', message, {
+          cause: thrown,
+          hint: 'There is a file on the way to it: let "pgarchivist.repository" name a directory.',
+        })
+      }
       throw new RepositoryError('UNREACHABLE', message, {
         cause: thrown,
         ...(isMissing(thrown) && {
