@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { SftpListings } from '../src/repository/store/sftp/sftp-listings.ts'
+import { pageMs, SftpListings } from '../src/repository/store/sftp/sftp-listings.ts'
 import type { SftpEntry } from '../src/repository/store/sftp/sftp-session.ts'
 
 const directories = ['a/', 'b/', 'c/', 'd/']
@@ -19,10 +19,12 @@ interface HeldAnswer {
 function stage() {
   const keys = [...firstNames]
   const asked: string[] = []
+  const clock = { nowMs: 0, readMs: 0, monotonic: () => clock.nowMs }
   const held: Array<HeldAnswer & { prefix: string }> = []
   const read = async (prefix: string, signal: AbortSignal | undefined): Promise<SftpEntry[]> => {
     signal?.throwIfAborted()
     asked.push(prefix)
+    clock.nowMs += clock.readMs
     // What a directory holds is known before the answer arrives.
     const names = keys.filter(key => key.startsWith(prefix)).map(key => key.slice(prefix.length))
     const inside = new Set(names.map(name => name.replace(/\/.*/, '/')))
@@ -46,7 +48,7 @@ function stage() {
     held.push({ prefix, isAsked, mayCome })
     return { isAsked, mayCome }
   }
-  return { keys, asked, listings: new SftpListings(read), hold }
+  return { keys, asked, clock, listings: new SftpListings(read, clock), hold }
 }
 
 /** As through `withDeadline`: a request that has ended aborts its signal. */
@@ -158,4 +160,22 @@ test('a page that was given up as its last name came leaves nothing behind', asy
   await assert.rejects(first, /^Error: it took too long$/)
   keys.push('b/4')
   assert.deepEqual(await page(listings, 'b/1'), ['b/2', 'b/3', 'b/4', 'c/1'])
+})
+
+// With 30 ms to the server, a page over a hundred directories took longer than a request may, however often it was asked.
+test('a page that takes long ends with what it has, and the next one goes on there', async () => {
+  const { listings, asked, clock } = stage()
+  clock.readMs = pageMs / 2
+  assert.deepEqual(await page(listings), ['a/1', 'a/2', 'a/3'])
+  assert.deepEqual(await page(listings, 'a/3'), ['b/1', 'b/2', 'b/3', 'c/1'])
+  clock.readMs = 2 * pageMs
+  assert.deepEqual(await page(listings, 'c/1'), ['c/2', 'c/3', 'd/1', 'd/2'])
+  assert.deepEqual(await page(listings, 'd/2'), ['d/3'])
+  assert.deepEqual(asked, ['', ...directories])
+})
+
+test('something is in each page, however long that takes', async () => {
+  const { listings, clock } = stage()
+  clock.readMs = 2 * pageMs
+  assert.deepEqual(await page(listings), ['a/1', 'a/2', 'a/3'])
 })

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Clock } from '../../../system/clock.ts'
 import { RepositoryError } from '../../repository-error.ts'
 import { sftpUrl } from '../../sftp-location.ts'
 import { parentOf } from '../object-directories.ts'
@@ -7,7 +8,7 @@ import type { Answers, RemoteDriver, RemoteFeatures, Requests } from '../request
 import { isTemporaryName, temporaryName } from '../unfinished-write.ts'
 import { SftpConnection, type SftpConnectionOptions } from './sftp-connection.ts'
 import { SftpDirectories } from './sftp-directories.ts'
-import { SftpListings } from './sftp-listings.ts'
+import { pageMs, SftpListings } from './sftp-listings.ts'
 import type { SftpEntry, SftpHandle, SftpSession } from './sftp-session.ts'
 import { hasStatus, ifAnswered } from './sftp-status.ts'
 import { walkTemporaryFiles } from './sftp-walk.ts'
@@ -45,13 +46,16 @@ export class SftpDriver implements RemoteDriver {
   readonly #distrusted = new Set<string>()
   /** Of which a part may not be on disk, for the same reason. */
   readonly #distrustedUploads = new Set<string>()
-  readonly #listings = new SftpListings((prefix, signal) => this.#readDirectory(prefix, signal))
+  readonly #clock: Clock
+  readonly #listings: SftpListings
 
   constructor(options: SftpDriverOptions) {
-    const { location, newId } = options
+    const { location, newId, clock } = options
     this.url = sftpUrl(location)
     this.#root = location.directory
     this.#newId = newId
+    this.#clock = clock
+    this.#listings = new SftpListings((prefix, signal) => this.#readDirectory(prefix, signal), clock)
     this.#connection = new SftpConnection(options)
     this.#directories = new SftpDirectories(this.#root, this.#connection.place)
   }
@@ -405,7 +409,14 @@ export class SftpDriver implements RemoteDriver {
   ): Promise<Answers['listUploads']> {
     const list = (prefix: string) => this.#readDirectory(prefix, signal)
     const uploads: Answers['listUploads']['uploads'] = []
-    for await (const { key, length, modifiedMs } of walkTemporaryFiles(list, after)) {
+    const startedMs = this.#clock.monotonic()
+    for await (const { key, isDirectory, length, modifiedMs } of walkTemporaryFiles(list, after)) {
+      if (isDirectory) {
+        // Most directories hold none. Each page has to come further than the last one.
+        const isLong = this.#clock.monotonic() - startedMs >= pageMs
+        if (isLong && key > (after ?? '')) return { uploads, next: key }
+        continue
+      }
       const slash = key.lastIndexOf('/') + 1
       const upload = key.slice(slash)
       const name = upload.slice(1, -temporaryEnd.length)

@@ -1,6 +1,7 @@
+import type { Clock } from '../../../system/clock.ts'
 import type { Answers, Requests } from '../requests.ts'
 import type { SftpEntry } from './sftp-session.ts'
-import { type WalkedFile, walkObjects } from './sftp-walk.ts'
+import { type WalkedName, walkObjects } from './sftp-walk.ts'
 
 /** As `ListDirectory`, until the signal of a request is aborted. */
 export type ReadDirectory = (prefix: string, signal: AbortSignal | undefined) => Promise<readonly SftpEntry[]>
@@ -8,10 +9,12 @@ export type ReadDirectory = (prefix: string, signal: AbortSignal | undefined) =>
 // So that a page, and a walk that is kept for the next one, stay small.
 const namesMax = 1_000
 const keptWalksMax = 4
+/** After this long a page ends with what it has: a server that is far away may hold its names in many directories. */
+export const pageMs = 2_000
 
 /** A way through the directories, which one request goes on where another one has stopped. */
 interface Walk {
-  files: AsyncGenerator<WalkedFile>
+  names: AsyncGenerator<WalkedName>
   /** Of the request that is under way: those before it have ended, and their signals with them. */
   signal: AbortSignal | undefined
   /** How many listings had begun when it did. */
@@ -26,12 +29,14 @@ interface Walk {
  */
 export class SftpListings {
   readonly #read: ReadDirectory
+  readonly #clock: Pick<Clock, 'monotonic'>
   /** Whose next page has not been asked for, by where it begins. */
   readonly #kept = new Map<string, Walk>()
   #begun = 0
 
-  constructor(read: ReadDirectory) {
+  constructor(read: ReadDirectory, clock: Pick<Clock, 'monotonic'>) {
     this.#read = read
+    this.#clock = clock
   }
 
   async page(
@@ -41,11 +46,13 @@ export class SftpListings {
     if (after === undefined) this.#begun++
     const walk = this.#take(place(prefix, after)) ?? this.#newWalk(prefix, after)
     walk.signal = signal
+    const startedMs = this.#clock.monotonic()
     const objects: Answers['list']['objects'] = []
     while (objects.length < Math.min(limit, namesMax)) {
-      const { value, done } = await walk.files.next()
+      const { value, done } = await walk.names.next()
       if (done) return { objects, isLast: true }
-      objects.push({ key: value.key, length: value.length })
+      if (!value.isDirectory) objects.push({ key: value.key, length: value.length })
+      else if (objects.length > 0 && this.#clock.monotonic() - startedMs >= pageMs) break
     }
     // Nobody takes this page any more, so nobody may go on behind it.
     signal?.throwIfAborted()
@@ -55,8 +62,8 @@ export class SftpListings {
 
   #newWalk(prefix: string, after: string | undefined): Walk {
     const list = (directory: string) => this.#read(directory, walk.signal)
-    const files = walkObjects(list, prefix, after)
-    const walk: Walk = { files, signal: undefined, listingsBegun: this.#begun }
+    const names = walkObjects(list, prefix, after)
+    const walk: Walk = { names, signal: undefined, listingsBegun: this.#begun }
     return walk
   }
 
