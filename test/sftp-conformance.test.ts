@@ -3,10 +3,12 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { openStore } from '../src/cli/open-store.ts'
+import { parseSftpLocation } from '../src/repository/sftp-location.ts'
 import { storeConformance } from '../src/repository/store/conformance.ts'
 import type { Store } from '../src/repository/store/store.ts'
 import { RunningSshd } from './support/running-sshd.ts'
-import { sftpDriver, sftpStore, sftpUrlOf } from './support/sftp-store.ts'
+import { sftpUrlOf } from './support/sftp-store.ts'
 import { giveAway } from './support/unprivileged.ts'
 
 const sshd = await RunningSshd.start()
@@ -15,8 +17,13 @@ after(() => sshd.stop())
 const urls = new WeakMap<Store, string>()
 let places = 0
 
-function storeAt(url: string): Store {
-  const store = sftpStore(sftpDriver(url))
+async function storeAt(url: string): Promise<Store> {
+  const store = await openStore(parseSftpLocation(url), {
+    writer: '',
+    isGroupReadable: false,
+    owner: undefined,
+    retryMs: 60_000,
+  })
   urls.set(store, url)
   return store
 }
@@ -26,8 +33,8 @@ const facts = storeConformance({
     const directory = join(sshd.root, `${isOddlyNamed ? 'ä %41+b "c\' d' : 'place'} ${++places}`)
     await mkdir(directory)
     await giveAway(directory)
-    return storeAt(sftpUrlOf(sshd, { directory }))
+    return await storeAt(sftpUrlOf(sshd, { directory }))
   },
-  anotherWriter: async store => storeAt(urls.get(store) ?? ''),
+  anotherWriter: async store => await storeAt(urls.get(store) ?? ''),
 })
 for (const { name, prove } of facts) test(name, prove)

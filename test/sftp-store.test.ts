@@ -241,6 +241,33 @@ describe('what is on the server', () => {
     assert.deepEqual(await readdir(outside), ['b'])
   })
 
+  test('what was left unfinished is found in many pages where the server is far away', async () => {
+    const place = await newPlace()
+    // As if each directory took ten seconds.
+    let nowMs = 0
+    await using driver = await driverAt(place, {
+      clock: { ...realClock, monotonic: () => (nowMs += 10_000) },
+    })
+    const { beginUpload, listUploads, put } = driver.handlers
+    const keys = ['0', '1', '2', '3'].map(log => `1/wal/00000001/0000000${log}/${name}.pgarchivist`)
+    for (const each of keys) {
+      await put({ key: each, body: bytes('x') })
+      await beginUpload({ key: each })
+    }
+    const found: string[] = []
+    let pages = 0
+    const pagesMax = 100
+    for (let after: string | undefined; pages === 0 || after !== undefined; pages++) {
+      assert.ok(pages < pagesMax, `the page after "${after}" comes no further`)
+      const { uploads, next } = await listUploads({ after })
+      found.push(...uploads.map(upload => upload.key))
+      after = next
+    }
+    assert.deepEqual(found, keys)
+    // One for each directory on the way, and for each with something in it.
+    assert.equal(pages, 1 + 3 + keys.length)
+  })
+
   test('a disk that is full, and then one that is read-only, are called so', async () => {
     await using server = await RunningSshd.start({ diskMegabytes: 4 })
     await using driver = sftpDriver(sftpUrlOf(server))

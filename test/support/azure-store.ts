@@ -2,10 +2,10 @@
 
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { acrossNetwork } from '../../src/cli/open-store.ts'
 import { parseAzureLocation } from '../../src/repository/azure-location.ts'
 import { AzureDriver, type AzureDriverOptions } from '../../src/repository/store/azure/azure-driver.ts'
-import { RemoteStore } from '../../src/repository/store/remote-store.ts'
-import { sendTo } from '../../src/repository/store/requests.ts'
+import type { Store } from '../../src/repository/store/store.ts'
 import { realClock } from '../../src/system/clock.ts'
 
 export function azureDriver(
@@ -24,14 +24,7 @@ export function azureDriver(
   })
 }
 
-/** Sends each request once. */
-export function azureStore(driver: AzureDriver): RemoteStore {
-  const { url, features } = driver
-  return new RemoteStore({
-    url,
-    features,
-    send: sendTo(driver),
-    clock: realClock,
-    close: () => driver[Symbol.asyncDispose](),
-  })
+/** With all that is between a driver and those who use a store. */
+export function azureStore(driver: AzureDriver): Store {
+  return acrossNetwork(driver, { retryMs: 60_000 })
 }

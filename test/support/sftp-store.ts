@@ -1,9 +1,7 @@
-// A store on a real sshd, as the program would open it.
+// Where a store on a real sshd is, and the driver for it, which sends each request once.
 
 import { randomUUID } from 'node:crypto'
 import { parseSftpLocation } from '../../src/repository/sftp-location.ts'
-import { RemoteStore } from '../../src/repository/store/remote-store.ts'
-import { sendTo } from '../../src/repository/store/requests.ts'
 import { SftpDriver } from '../../src/repository/store/sftp/sftp-driver.ts'
 import type { SshEnvironment } from '../../src/repository/store/sftp/ssh-credentials.ts'
 import { type Clock, realClock } from '../../src/system/clock.ts'
@@ -59,17 +57,5 @@ export function sftpDriver(url: string, { environment, sockets, clock }: SftpCli
     sockets: sockets ?? realSockets,
     clock: clock ?? realClock,
     newId: randomUUID,
-  })
-}
-
-/** Sends each request once. */
-export function sftpStore(driver: SftpDriver): RemoteStore {
-  const { url, features } = driver
-  return new RemoteStore({
-    url,
-    features,
-    send: sendTo(driver),
-    clock: realClock,
-    close: () => driver[Symbol.asyncDispose](),
   })
 }

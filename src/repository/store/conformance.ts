@@ -24,7 +24,7 @@ export interface StoreConformanceOptions {
   close?: (store: Store) => PromiseLike<void> | undefined
   /** The size in which larger objects are stored, so that it is tried around it. */
   partBytes?: number
-  /** Of a listing longer than a page. */
+  /** So many that they are more than a page, and that a page ends inside a directory. */
   manyNames?: number
   /** Are two who write at once told apart? Some stores cannot do so. */
   keepsWhatIsThere?: boolean
@@ -38,6 +38,8 @@ export interface StoreFact {
 const megabyte = 1024 ** 2
 const frontBytes = 4_096
 const racers = 16
+// Of 16 MB.
+const segmentsPerLog = 256
 const someKey = '7300000000000000001/wal/00000001/00000000/000000010000000000000001.pgarchivist'
 
 export function storeConformance(options: StoreConformanceOptions): StoreFact[] {
@@ -197,10 +199,11 @@ const trials: [name: string, prove: Trial][] = [
   ],
   [
     'names come in their order, however many there are, and only those that were asked for',
-    async (store, { manyNames = 1_001 }) => {
+    async (store, { manyNames = 1_300 }) => {
+      // As WAL lies: the segments of a log file in a directory of their own.
       const keys = Array.from({ length: manyNames }, (_, index) => {
-        const number = index.toString(16).toUpperCase().padStart(8, '0')
-        return `12/wal/00000001/00000000/0000000100000000${number}.pgarchivist`
+        const [log, segment] = [Math.floor(index / segmentsPerLog), index % segmentsPerLog]
+        return `12/wal/00000001/${digits(log)}/00000001${digits(log)}${digits(segment)}.pgarchivist`
       })
       keys.push(
         '1/wal/00000001/00000000/000000010000000000000001.pgarchivist',
@@ -217,7 +220,8 @@ const trials: [name: string, prove: Trial][] = [
         )
       }
       keys.sort()
-      for (const prefix of ['', '1/', '12/', '12/wal/00000001/', '12/wal/00000001/00000000/', '123/', '2/']) {
+      const timeline = '12/wal/00000001/'
+      for (const prefix of ['', '1/', '12/', timeline, `${timeline}00000001/`, '123/', '2/']) {
         const expected = keys.filter(key => key.startsWith(prefix))
         assert.deepEqual(await keysIn(store, prefix), expected, `below "${prefix}"`)
         assert.equal(await store.mayHave(prefix), expected.length > 0, `below "${prefix}"`)
@@ -339,6 +343,11 @@ async function restOf(object: { read(buffer: Uint8Array): Promise<number> }, pie
     pieces.push(buffer.subarray(0, bytesRead))
     if (bytesRead < piece) return Buffer.concat(pieces)
   }
+}
+
+/** As in the name of a WAL file. */
+function digits(value: number): string {
+  return value.toString(16).toUpperCase().padStart(8, '0')
 }
 
 async function keysIn(store: Store, prefix: string): Promise<string[]> {

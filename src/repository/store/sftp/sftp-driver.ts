@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Clock } from '../../../system/clock.ts'
 import { RepositoryError } from '../../repository-error.ts'
 import { sftpUrl } from '../../sftp-location.ts'
 import { parentOf } from '../object-directories.ts'
@@ -7,18 +8,17 @@ import type { Answers, RemoteDriver, RemoteFeatures, Requests } from '../request
 import { isTemporaryName, temporaryName } from '../unfinished-write.ts'
 import { SftpConnection, type SftpConnectionOptions } from './sftp-connection.ts'
 import { SftpDirectories } from './sftp-directories.ts'
+import { pageMs, SftpListings } from './sftp-listings.ts'
 import type { SftpEntry, SftpHandle, SftpSession } from './sftp-session.ts'
 import { hasStatus, ifAnswered } from './sftp-status.ts'
-import { type ListDirectory, type WalkedFile, walkObjects, walkTemporaryFiles } from './sftp-walk.ts'
+import { walkTemporaryFiles } from './sftp-walk.ts'
 
 export interface SftpDriverOptions extends SftpConnectionOptions {
   /** A text that nobody has made before: no two attempts write into one file. */
   newId: () => string
 }
 
-// So that a page, and a listing that is kept for the next one, stay small.
-const pageMax = 1_000
-const keptListingsMax = 4
+const uploadsPerPageMax = 1_000
 
 // What is behind the name of the object in that of a temporary file.
 const temporaryEnd = temporaryName('', '0123456789abcdef').slice(1)
@@ -46,14 +46,16 @@ export class SftpDriver implements RemoteDriver {
   readonly #distrusted = new Set<string>()
   /** Of which a part may not be on disk, for the same reason. */
   readonly #distrustedUploads = new Set<string>()
-  /** Listings whose next page has not been asked for, by where it begins. */
-  readonly #listings = new Map<string, AsyncGenerator<WalkedFile>>()
+  readonly #clock: Clock
+  readonly #listings: SftpListings
 
   constructor(options: SftpDriverOptions) {
-    const { location, newId } = options
+    const { location, newId, clock } = options
     this.url = sftpUrl(location)
     this.#root = location.directory
     this.#newId = newId
+    this.#clock = clock
+    this.#listings = new SftpListings((prefix, signal) => this.#readDirectory(prefix, signal), clock)
     this.#connection = new SftpConnection(options)
     this.#directories = new SftpDirectories(this.#root, this.#connection.place)
   }
@@ -62,7 +64,7 @@ export class SftpDriver implements RemoteDriver {
     inspect: (_, signal) => this.#run(session => this.#inspect(session), signal),
     put: (request, signal) => this.#run(session => this.#put(request, session, signal), signal),
     get: (request, signal) => this.#run(session => this.#get(request, session, signal), signal),
-    list: (request, signal) => this.#list(request, signal),
+    list: (request, signal) => this.#listings.page(request, signal),
     beginUpload: (request, signal) => this.#beginUpload(request, signal),
     putPart: (request, signal) => this.#run(session => this.#putPart(request, session, signal), signal),
     endUpload: (request, signal) => this.#run(session => this.#endUpload(request, session), signal),
@@ -289,32 +291,9 @@ export class SftpDriver implements RemoteDriver {
     })
   }
 
-  async #list(
-    { prefix, after, limit }: Requests['list'],
-    signal: AbortSignal | undefined,
-  ): Promise<Answers['list']> {
-    const place = (key: string | undefined) => `${prefix}\0${key ?? ''}`
-    const kept = this.#listings.get(place(after))
-    this.#listings.delete(place(after))
-    const walked = kept ?? walkObjects(this.#lister(signal), prefix, after)
-    const objects: Answers['list']['objects'] = []
-    while (objects.length < Math.min(limit, pageMax)) {
-      signal?.throwIfAborted()
-      const { value, done } = await walked.next()
-      if (done) return { objects, isLast: true }
-      objects.push({ key: value.key, length: value.length })
-    }
-    const [oldest] = this.#listings.keys()
-    if (this.#listings.size >= keptListingsMax && oldest !== undefined) this.#listings.delete(oldest)
-    this.#listings.set(place(objects.at(-1)?.key), walked)
-    return { objects, isLast: false }
-  }
-
-  #lister(signal: AbortSignal | undefined): ListDirectory {
-    return async prefix => {
-      const directory = prefix === '' ? this.#root : this.#path(prefix.slice(0, -1))
-      return await this.#run(session => this.#entries(prefix, directory, session), signal)
-    }
+  async #readDirectory(prefix: string, signal: AbortSignal | undefined): Promise<SftpEntry[]> {
+    const directory = prefix === '' ? this.#root : this.#path(prefix.slice(0, -1))
+    return await this.#run(session => this.#entries(prefix, directory, session), signal)
   }
 
   async #entries(prefix: string, directory: string, session: SftpSession): Promise<SftpEntry[]> {
@@ -428,13 +407,21 @@ export class SftpDriver implements RemoteDriver {
     { after }: Requests['listUploads'],
     signal: AbortSignal | undefined,
   ): Promise<Answers['listUploads']> {
+    const list = (prefix: string) => this.#readDirectory(prefix, signal)
     const uploads: Answers['listUploads']['uploads'] = []
-    for await (const { key, length, modifiedMs } of walkTemporaryFiles(this.#lister(signal), after)) {
+    const startedMs = this.#clock.monotonic()
+    for await (const { key, isDirectory, length, modifiedMs } of walkTemporaryFiles(list, after)) {
+      if (isDirectory) {
+        // Most directories hold none. Each page has to come further than the last one.
+        const isLong = this.#clock.monotonic() - startedMs >= pageMs
+        if (isLong && key > (after ?? '')) return { uploads, next: key }
+        continue
+      }
       const slash = key.lastIndexOf('/') + 1
       const upload = key.slice(slash)
       const name = upload.slice(1, -temporaryEnd.length)
       uploads.push({ key: `${key.slice(0, slash)}${name}`, upload, begunMs: modifiedMs, length })
-      if (uploads.length === pageMax) return { uploads, next: key }
+      if (uploads.length === uploadsPerPageMax) return { uploads, next: key }
     }
     return { uploads, next: undefined }
   }

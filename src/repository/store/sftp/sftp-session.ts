@@ -1,4 +1,5 @@
 import type { Ssh2Attributes, Ssh2Done, Ssh2Entry, Ssh2FileSystem, Ssh2Sftp } from 'ssh2'
+import { RepositoryError } from '../../repository-error.ts'
 import { hasStatus, sftpStatus } from './sftp-status.ts'
 
 export type SftpHandle = Buffer
@@ -191,7 +192,7 @@ export class SftpSession {
           for (const { filename, attrs } of some ?? []) {
             if (filename !== '.' && filename !== '..') entries.push({ name: filename, ...fileStatus(attrs) })
           }
-          if (entries.length > entriesMax) throw new Error(`it holds more than ${entriesMax} names`)
+          if (entries.length > entriesMax) throw tooManyEntries(path)
         }
       }
       await allOf(Array.from({ length: listingsInFlight }, read))
@@ -249,6 +250,12 @@ async function inFlight<T>(count: number, all: readonly T[], each: (one: T) => P
 async function allOf(promises: ReadonlyArray<Promise<void>>): Promise<void> {
   const failed = (await Promise.allSettled(promises)).find(each => each.status === 'rejected')
   if (failed) throw failed.reason
+}
+
+function tooManyEntries(directory: string): RepositoryError {
+  return new RepositoryError('UNREACHABLE', `directory "${directory}" holds more than ${entriesMax} names`, {
+    hint: 'Let "pgarchivist.repository" name a directory that holds nothing else, and move away what is not of the repository.',
+  })
 }
 
 function fileStatus({ mode, size, mtime }: Ssh2Attributes): SftpFileStatus {
