@@ -2,18 +2,30 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { encodeMarker } from '../src/repository/marker.ts'
+import { markerKey } from '../src/repository/object-key.ts'
+import { Repository, type WalSource } from '../src/repository/repository.ts'
 import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
+import { MemoryDriver } from '../src/repository/store/memory-driver.ts'
+import { RemoteStore } from '../src/repository/store/remote-store.ts'
+import { sendTo } from '../src/repository/store/requests.ts'
 import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedClock } from '../src/system/simulated-clock.ts'
+import { noise } from './support/coded-bytes.ts'
+import { archiveOptions, keyOf } from './support/repository-stage.ts'
 
 const budgetBytes = 100
 const ownBytesMax = 60
+const smallBytes = 2
+const objectsMax = 30
+/** For what would never end. */
+const bounded = { timeout: 30_000 }
 
 /** Objects that come at any moment, hold up to 60 bytes, fail or are given up, in an order that the seed decides. */
 async function storm(seed: number): Promise<number> {
   const random = new SeededRandom(seed)
   const clock = new SimulatedClock()
-  const budget = new MemoryBudget(budgetBytes)
+  const budget = new MemoryBudget(budgetBytes, smallBytes)
   let used = 0
   let usedMax = 0
   const hold = (bytes: number) => {
@@ -50,23 +62,24 @@ async function storm(seed: number): Promise<number> {
   }
 
   // The clock throws where nothing can go on.
-  await clock.run(Promise.all(Array.from({ length: random.integer(1, 30) }, object)))
+  await clock.run(Promise.all(Array.from({ length: random.integer(1, objectsMax) }, object)))
   assert.equal(budget.usedBytes, 0, `seed ${seed}`)
   return usedMax
 }
 
-test('whatever comes in whatever order, there is never more than the budget and what one object needs', async () => {
+test('whatever comes in whatever order, there is never more than the budget, what one object needs, and what is small', async () => {
+  const limit = budgetBytes + ownBytesMax + objectsMax * smallBytes
   let most = 0
   for (let seed = 1; seed <= 500; seed++) {
     const usedMax = await storm(seed)
-    assert.ok(usedMax <= budgetBytes + ownBytesMax, `seed ${seed}: ${usedMax}`)
+    assert.ok(usedMax <= limit, `seed ${seed}: ${usedMax}`)
     most = Math.max(most, usedMax)
   }
   assert.ok(most > budgetBytes, 'nothing ever came to the limit')
 })
 
 test('the object that came first goes on while all others wait, in their order', async () => {
-  const budget = new MemoryBudget(10)
+  const budget = new MemoryBudget(10, 0)
   const [first, second, third] = [budget.open(), budget.open(), budget.open()]
   const told: string[] = []
   await second.take(10)
@@ -84,3 +97,57 @@ test('the object that came first goes on while all others wait, in their order',
   await Promise.all(waiting)
   assert.deepEqual(told, ['second', 'third'])
 })
+
+test('what is small never waits, but only where nothing is held yet', async () => {
+  const budget = new MemoryBudget(10, 2)
+  const [first, second, third] = [budget.open(), budget.open(), budget.open()]
+  await first.take(10)
+  let hasCome = false
+  const large = second.take(3).then(() => (hasCome = true))
+  await third.take(2)
+  const more = third.take(1).then(() => assert.ok(hasCome, 'it came before the one that was there first'))
+  assert.deepEqual([budget.usedBytes, hasCome], [12, false])
+  first[Symbol.dispose]()
+  await Promise.all([large, more])
+})
+
+test(
+  'files that are archived at once where a disk can be unmounted do not wait for each other for ever',
+  bounded,
+  async () => {
+    // Each of them held memory while it waited for as much again to read the marker, which others had who waited, too.
+    const clock = new SimulatedClock()
+    const driver = new MemoryDriver({ clock, features: { canBeUnmounted: true } })
+    driver.objects.set(markerKey, encodeMarker('00000000-0000-4000-8000-00000000000a', '', 'test'))
+    const { url, features } = driver
+    const budget = new MemoryBudget(8 * 1024 ** 2)
+    const store = new RemoteStore({ url, features, send: sendTo(driver), clock, budget })
+    const repository = new Repository({ store, clock, newId: () => '', writer: 'test' })
+    const body = noise(4 * 1024 ** 2)
+    const names = Array.from({ length: 8 }, (_, index) => `00000001000000000000000${index}`)
+    const archived = names.map(name =>
+      repository.archive(inMemory(name, body), { ...archiveOptions, headerCheck: false }),
+    )
+    assert.deepEqual(await Promise.all(archived), Array(8).fill('archived'))
+    for (const name of names) assert.ok(driver.objects.has(keyOf(name)), name)
+    assert.equal(budget.usedBytes, 0)
+  },
+)
+
+function inMemory(name: string, content: Buffer): WalSource {
+  return {
+    name,
+    open: async () => {
+      let position = 0
+      return {
+        stat: async () => ({ size: content.length, modifiedNs: 0n, changedNs: 0n, inode: 1n, device: 1n }),
+        read: async buffer => {
+          const bytes = content.copy(buffer, 0, position)
+          position += bytes
+          return bytes
+        },
+        [Symbol.asyncDispose]: async () => {},
+      }
+    },
+  }
+}

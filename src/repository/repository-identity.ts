@@ -209,7 +209,7 @@ export class RepositoryIdentity {
   }
 
   async #markerBytes(): Promise<Buffer | undefined> {
-    await using object = await this.#store.open(markerKey)
+    await using object = await this.#store.open(markerKey, { bytesWanted: markerBytesMax })
     if (object === undefined) return undefined
     const buffer = Buffer.alloc(markerBytesMax)
     return buffer.subarray(0, await object.read(buffer))

@@ -1,7 +1,9 @@
+import { markerBytesMax } from '../marker.ts'
+
 /** As much as several large objects need while they are on their way. */
 export const memoryBudgetBytes = 32 * 1024 ** 2
 
-/** What one write or one reading holds. It must not wait for another one of the same budget meanwhile. */
+/** What one write or one reading holds. Meanwhile it must not wait for another one of the same budget, unless that is small. */
 export interface MemoryShare extends Disposable {
   /** Resolves when there is room. Rejects with the reason of `signal`. */
   take(bytes: number, signal?: AbortSignal): Promise<void>
@@ -18,16 +20,22 @@ interface Held {
 /**
  * Bounds the memory of all that is on its way to or from a store at once. Bytes are granted while there is room; the
  * share that was opened first is granted whatever it asks for, so that there is always one that comes to its end. So
- * there is never more than the budget and what a single object needs.
+ * there is never more than the budget and what a single object needs, and what is small of each of the others.
  */
 export class MemoryBudget {
   readonly #bytes: number
+  readonly #smallBytes: number
   #usedBytes = 0
   /** In the order in which they were opened. */
   readonly #shares = new Set<Held>()
 
-  constructor(bytes: number = memoryBudgetBytes) {
+  /**
+   * A share that holds nothing gets up to `smallBytes` at once. The marker is read within a write, which holds memory
+   * that others wait for: it would wait behind them for ever.
+   */
+  constructor(bytes: number = memoryBudgetBytes, smallBytes: number = markerBytesMax) {
     this.#bytes = bytes
+    this.#smallBytes = smallBytes
   }
 
   get usedBytes(): number {
@@ -50,6 +58,10 @@ export class MemoryBudget {
 
   async #take(held: Held, bytes: number, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted()
+    if (held.bytes === 0 && held.waiting.length === 0 && bytes <= this.#smallBytes) {
+      this.#hold(held, bytes)
+      return
+    }
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiting = { bytes, grant: resolve }
     const giveUp = () => {
