@@ -12,7 +12,8 @@ import { Repository } from '../src/repository/repository.ts'
 import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
 import { MemoryDriver } from '../src/repository/store/memory-driver.ts'
 import { RemoteStore } from '../src/repository/store/remote-store.ts'
-import { sendTo } from '../src/repository/store/requests.ts'
+import { type Send, sendTo } from '../src/repository/store/requests.ts'
+import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedClock } from '../src/system/simulated-clock.ts'
 import { noise } from './support/coded-bytes.ts'
 import { keyOf } from './support/repository-stage.ts'
@@ -253,7 +254,67 @@ test('two repositories that lack large files of each other do not wait for each 
   }
 })
 
-function wholeObject(name: string, body: Uint8Array): Uint8Array {
+/**
+ * Three stores that lack large files of each other, some of which can be unmounted, with little memory for each. Their
+ * requests take as long as the seed says, and time passes only while something can still happen: the clock throws where
+ * copies wait for each other.
+ */
+async function copyStorm(seed: number): Promise<void> {
+  const random = new SeededRandom(seed)
+  const clock = new SimulatedClock()
+  const body = noise(1024 ** 2)
+  const files = Array.from({ length: 12 }, (_, index) => {
+    const name = `0000000100000000000000${(index + 16).toString(16).toUpperCase()}`
+    return { key: keyOf(name), bytes: wholeObject(name, body.subarray(0, random.integer(1, body.length))) }
+  })
+  const drivers = ['a', 'b', 'c'].map(each => {
+    const features = { canBeUnmounted: random.chance(0.6), partBytesMin: 64 * 1024 }
+    const driver = new MemoryDriver({ url: `memory:${each}`, clock, features })
+    driver.objects.set(markerKey, encodeMarker(`00000000-0000-4000-8000-00000000000${each}`, '', 'test'))
+    return driver
+  })
+  for (const { key, bytes } of files) {
+    const [one, other] = [random.pick(drivers), random.pick(drivers)]
+    one.objects.set(key, bytes)
+    other.objects.set(key, bytes)
+  }
+  const budgets: MemoryBudget[] = []
+  const repositories = drivers.map(driver => {
+    const { url, features } = driver
+    const plain = sendTo(driver)
+    const send: Send = async (kind, request, signal) => {
+      await clock.sleep(random.integer(0, 20))
+      return await plain(kind, request, signal)
+    }
+    const budget = new MemoryBudget(random.integer(256, 1024) * 1024)
+    budgets.push(budget)
+    const partBytes = random.integer(64, 512) * 1024
+    const store = new RemoteStore({ url, features, send, clock, budget, partBytes })
+    return new Repository({ store, clock, newId: () => '', writer: 'test' })
+  })
+  const filesAtOnce = random.integer(2, 32)
+  const report = await clock.run(
+    catchUp({ repositories, systemIdentifier: anySystemIdentifier, filesAtOnce }),
+  )
+  assert.equal(report.status, 'ok', report.failed.shown.join())
+  for (const { objects } of drivers) {
+    for (const { key, bytes } of files) assert.ok(objects.get(key) && bytes.equals(objects.get(key) ?? bytes))
+  }
+  assert.deepEqual(
+    budgets.map(each => each.usedBytes),
+    [0, 0, 0],
+  )
+}
+
+test('however many copies there are in whatever directions, with little memory, none waits for ever', async () => {
+  for (let seed = 1; seed <= 25; seed++) {
+    await copyStorm(seed).catch(thrown => {
+      throw new Error(`seed ${seed}`, { cause: thrown })
+    })
+  }
+})
+
+function wholeObject(name: string, body: Uint8Array): Buffer {
   const block = encodeMetadataBlock({
     name,
     system_identifier: anySystemIdentifier,

@@ -73,6 +73,9 @@ test('catch-up needs several, and ends with 2 where one cannot be reached', asyn
       'pgarchivist: "pgarchivist.repository" names one repository only. Name several, separated by commas: each is brought up to date from the others.\n',
     ],
   )
+  const many = await pgarchivist('catch-up', ...it.list, ...it.cluster, '--jobs', '65')
+  assert.equal(many.status, 2)
+  assert.match(many.stderr, /argument '65' is invalid. It has to be a number from 1 to 64.\n/)
   await rename(it.at('two'), it.at('away'))
   const { status, stdout } = await pgarchivist('catch-up', ...it.list, ...it.cluster)
   assert.equal(status, 2)

@@ -141,6 +141,15 @@ there at all, 2 if not everything could be looked at, because the repository can
     process.exitCode = await verifyCommand(options)
   })
 
+/** More of them would wait for each other's memory; each takes a little that nothing bounds. */
+const copiesMax = 64
+
+function copiesAtOnce(value: string): number {
+  const number = /^\d+$/.test(value) ? Number(value) : 0
+  if (number >= 1 && number <= copiesMax) return number
+  throw new InvalidArgumentError(`It has to be a number from 1 to ${copiesMax}.`)
+}
+
 program
   .command('catch-up')
   .showHelpAfterError('Try "pgarchivist catch-up --help".')
@@ -150,7 +159,11 @@ program
   .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
   .option('--dry-run', 'only tell what would be copied')
-  .option('--jobs <NUMBER>', 'how many objects are copied at once; default: 4', atLeastOne)
+  .option(
+    '--jobs <NUMBER>',
+    `how many objects are copied at once, up to ${copiesMax}; default: 4`,
+    copiesAtOnce,
+  )
   .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
   .addHelpText(
     'after',

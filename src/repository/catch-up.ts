@@ -65,7 +65,6 @@ class CatchUp {
   #failedCount = 0
   #compared = 0
   #hasBegun = false
-  readonly #ways = new OneWay()
 
   constructor(options: CatchUpOptions) {
     this.#options = options
@@ -143,7 +142,7 @@ class CatchUp {
       if (!this.#hasBegun) begins?.()
       this.#hasBegun = true
       await turn?.()
-      await this.#ways.to(repository, () => this.#copy(each, repository))
+      await this.#copy(each, repository)
     }
   }
 
@@ -215,31 +214,6 @@ class CatchUp {
       repositories,
       differing: { count: this.#differingCount, shown: this.#differing },
       failed: { count: this.#failedCount, shown: this.#failed },
-    }
-  }
-}
-
-/**
- * Lets many copies to one repository go on at once, but never copies to two. A copy holds memory of the one that it
- * writes to while it waits for memory of the one that it reads from: copies in both directions could wait for each other
- * for ever.
- */
-class OneWay {
-  #to: unknown
-  #underWay = 0
-  #free = Promise.withResolvers<void>()
-
-  async to<T>(target: unknown, copy: () => Promise<T>): Promise<T> {
-    while (this.#underWay > 0 && this.#to !== target) await this.#free.promise
-    this.#to = target
-    this.#underWay++
-    try {
-      return await copy()
-    } finally {
-      if (--this.#underWay === 0) {
-        this.#free.resolve()
-        this.#free = Promise.withResolvers()
-      }
     }
   }
 }

@@ -3,7 +3,7 @@ import { metadataBlockBytes, parseMetadataBlock } from './metadata-block.ts'
 import { parseWalObjectKey } from './object-key.ts'
 import type { Repository } from './repository.ts'
 import { RepositoryError } from './repository-error.ts'
-import type { StoredObject } from './store/store.ts'
+import type { NewObject, StoredObject } from './store/store.ts'
 
 const copyBytes = 256 * 1024
 
@@ -32,36 +32,53 @@ export async function copyObject(
 ): Promise<number | undefined> {
   let bytes = 0
   let ofSource: CopySourceError | undefined
-  const object = {
-    frontBytes: metadataBlockBytes,
-    // Opened here, because a store may have it written again when a request has failed.
-    write: async (append: (chunk: Uint8Array) => Promise<void>) => {
-      ofSource = undefined
-      let isGone = false
-      let hasTargetFailed = false
-      try {
-        await using source = await from.store.open(key, { signal })
-        if (source === undefined) {
-          isGone = true
-          throw new Error(`"${key}" is gone from repository "${from.url}"`)
-        }
-        bytes = source.length
-        const appending = (chunk: Uint8Array) =>
-          append(chunk).catch((thrown: unknown) => {
-            hasTargetFailed = true
-            throw thrown
-          })
-        return await copyChecked(key, from, source, appending, signal)
-      } catch (thrown) {
-        if (!hasTargetFailed) ofSource = new CopySourceError(thrown, isGone)
-        throw thrown
+  const ended = new AbortController()
+  const ofEither = signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal])
+  const open = () => from.store.open(key, { signal: ofEither })
+  /** The source, until it is read. */
+  const ahead: Promise<StoredObject | undefined>[] = []
+  const write: NewObject['write'] = async append => {
+    ofSource = undefined
+    let isGone = false
+    let hasTargetFailed = false
+    try {
+      // Anew, where a store has it written again.
+      await using source = await (ahead.pop() ?? open())
+      if (source === undefined) {
+        isGone = true
+        throw new Error(`"${key}" is gone from repository "${from.url}"`)
       }
-    },
+      bytes = source.length
+      const appending = (chunk: Uint8Array) =>
+        append(chunk).catch((thrown: unknown) => {
+          hasTargetFailed = true
+          throw thrown
+        })
+      return await copyChecked(key, from, source, appending, signal)
+    } catch (thrown) {
+      if (!hasTargetFailed) ofSource = new CopySourceError(thrown, isGone)
+      throw thrown
+    }
+  }
+  // A copy holds memory of both stores, each of which grants whatever the one asks for that came first, and lets others
+  // wait. As each copy comes to both in one step, whichever way it goes, the first of all copies is the first everywhere:
+  // it waits for no other one and comes to its end, and then the next one is. So none waits for ever, however many there are.
+  const begin = (): NewObject => {
+    const opened = open()
+    opened.catch(() => {}) // told when it is read
+    ahead.push(opened)
+    return { frontBytes: metadataBlockBytes, write }
   }
   try {
-    return (await to.storeCopy(key, object, signal)) === 'written' ? bytes : undefined
+    return (await to.storeCopy(key, begin, signal)) === 'written' ? bytes : undefined
   } catch (thrown) {
     throw ofSource ?? thrown
+  } finally {
+    ended.abort(new Error('the copy has ended'))
+    await ahead.pop()?.then(
+      source => source?.[Symbol.asyncDispose](),
+      () => undefined,
+    )
   }
 }
 

@@ -210,10 +210,14 @@ export class Repository implements AsyncDisposable {
     return await this.#identity.require()
   }
 
-  /** Stores an object as another repository has it; what is there stays as it is. Begins a new repository as `archive` does. */
-  async storeCopy(key: string, object: NewObject, signal?: AbortSignal): Promise<'written' | 'exists'> {
+  /**
+   * Stores an object as another repository has it; what is there stays as it is. Begins a new repository as `archive` does.
+   * `begin` is called in the very step in which the store is asked.
+   */
+  async storeCopy(key: string, begin: () => NewObject, signal?: AbortSignal): Promise<'written' | 'exists'> {
     try {
       const id = await this.#identity.requireOrBegin()
+      const object = begin()
       const write: NewObject['write'] = async append => {
         await this.#requireStill(id)
         return await object.write(append)

@@ -3,7 +3,10 @@ import { markerBytesMax } from '../marker.ts'
 /** As much as several large objects need while they are on their way. */
 export const memoryBudgetBytes = 32 * 1024 ** 2
 
-/** What one write or one reading holds. Meanwhile it must not wait for another one of the same budget, unless that is small. */
+/**
+ * What one write or one reading holds. Meanwhile it must not wait for another one of the same budget, unless that is small,
+ * and for one of another budget only if both were opened in one step: then the oldest is so in both.
+ */
 export interface MemoryShare extends Disposable {
   /** Resolves when there is room. Rejects with the reason of `signal`. */
   take(bytes: number, signal?: AbortSignal): Promise<void>

@@ -3,6 +3,8 @@
  * names that we give, in parts between slashes, none of which is empty, `.` or `..`.
  *
  * What cannot be told is an exception. Only what is provably not there is `undefined`.
+ *
+ * Where memory is bounded, `put` and `open` are in line for it from the moment when they are called.
  */
 export interface Store extends AsyncDisposable {
   /** For messages; holds no secret. The same for the same place. */
