@@ -156,6 +156,59 @@ test('other content under one name is told and left alone, and copied nowhere', 
   )
 })
 
+/** Of two repositories, each of which has its own content under one name, stored in as many bytes. */
+async function splitBrain(name: string): Promise<SeveralStage> {
+  const stage = new SeveralStage()
+  for (const [content, away] of [
+    ['1\t0/A000000\tno recovery target specified\n', '/b'],
+    ['1\t0/B000000\tno recovery target specified\n', '/a'],
+  ] as const) {
+    stage.put(name, content)
+    stage.away.set(away, 'EIO')
+    await stage.archive(stage.set(1), name)
+    stage.away.clear()
+  }
+  assert.equal(stage.object('/a', name)?.length, stage.object('/b', name)?.length)
+  return stage
+}
+
+test('other content of the same length is told of all files but segments, and of these where all are compared', async () => {
+  for (const name of [third, `${first}.00000028.backup`, `${first}.partial`]) {
+    const stage = await splitBrain(name)
+    const report = await run(stage)
+    assert.deepEqual(
+      [report.status, report.differing.shown],
+      ['differences', [`"${keyOf(name)}" has other content in "file:///a" and "file:///b"`]],
+    )
+  }
+  const stage = await splitBrain(first)
+  assert.equal((await run(stage)).status, 'ok')
+  assert.equal((await run(stage, { comparesAll: true })).status, 'differences')
+})
+
+test('in the background other content of the same length is told, and what cannot be compared', async () => {
+  const stage = await splitBrain(third)
+  stage.put(fourth)
+  await stage.archive(stage.set(), fourth)
+  const bytes = Uint8Array.from(stage.object('/b', fourth) ?? [])
+  bytes[100] = (bytes[100] ?? 0) ^ 1
+  stage.disk.place(`/b/${keyOf(fourth)}`, bytes)
+  const log: string[] = []
+  const catching = new CatchingUp({
+    clock: stage.clock,
+    systemIdentifier: () => anySystemIdentifier,
+    open: async () => stage.repositories('catch-up'),
+    isBusy: () => false,
+    log: (level, { errmsg }) => void log.push(`${level}: ${errmsg}`),
+  })
+  catching.start()
+  await stage.clock.run(stage.clock.sleep(600_000).then(() => catching.stop()))
+  assert.deepEqual(log, [
+    `WARNING: 1 objects could not be compared or copied: "${keyOf(fourth)}": "${keyOf(fourth)}" in repository "file:///b" is damaged: its metadata block is damaged`,
+    `WARNING: "${keyOf(third)}" has other content in "file:///a" and "file:///b"`,
+  ])
+})
+
 test('a repository that is away is left out, and the others are brought up to date', async () => {
   const stage = await scattered()
   stage.away.set('/a', 'EIO')

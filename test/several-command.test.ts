@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
 import { realFiles } from '../src/system/real-files.ts'
+import { noise } from './support/coded-bytes.ts'
 import { FilledRepository, segments } from './support/filled-repository.ts'
 import { temporaryDirectory } from './support/unprivileged.ts'
 import { anySystemIdentifier } from './support/wal-segment.ts'
@@ -61,6 +62,17 @@ test('catch-up fills a new repository with the very objects, once, and tells it 
   }
   const again = await pgarchivist('catch-up', ...it.list, ...it.cluster)
   assert.match(again.stdout, /two" lacks 0 that others have, 0 copied/)
+})
+
+test('catch-up ends with 1 where a name has other content of the same length, be it a segment', async () => {
+  await using it = await stage()
+  await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  const [name = ''] = segments(1, 9, 9)
+  await it.one.archive([name], { content: noise(500, 1) })
+  await new FilledRepository(realFiles, it.at('two')).archive([name], { content: noise(500, 2) })
+  const { status, stdout } = await pgarchivist('catch-up', ...it.list, ...it.cluster)
+  assert.equal(status, 1)
+  assert.match(stdout, /0000009.pgarchivist" has other content in "file:\S+one" and "file:\S+two"/)
 })
 
 test('catch-up needs several, and ends with 2 where one cannot be reached', async () => {

@@ -59,5 +59,6 @@ async function catchUpByHand(flags: CatchUpFlags): Promise<CatchUpReport> {
     systemIdentifier,
     filesAtOnce: flags.jobs ?? 4,
     isDryRun: flags.dryRun ?? false,
+    comparesAll: true,
   })
 }

@@ -127,7 +127,7 @@ export class CatchingUp {
     this.#ended.signal.throwIfAborted()
   }
 
-  #tellEnd({ repositories, failed }: CatchUpReport): void {
+  #tellEnd({ repositories }: CatchUpReport): void {
     for (const { repository, lacking, copied, copied_bytes, error } of repositories) {
       if (lacking === 0) continue
       this.#options.log('LOG', {
@@ -135,10 +135,12 @@ export class CatchingUp {
         errdetail: `${copied_bytes} bytes were copied.${error === null ? '' : ` It ended early: ${error}.`}`,
       })
     }
-    if (failed.count > 0) this.#once(`${failed.count} objects could not be copied: ${failed.shown[0]}`)
   }
 
-  #tellTrouble({ differing }: CatchUpReport): void {
+  #tellTrouble({ differing, failed }: CatchUpReport): void {
+    if (failed.count > 0) {
+      this.#once(`${failed.count} objects could not be compared or copied: ${failed.shown[0]}`)
+    }
     for (const message of differing.shown) {
       this.#once(
         message,

@@ -1,7 +1,9 @@
+import { walFileKind } from '../wal/wal-file-name.ts'
 import { type ComparedKey, compareRepositories } from './compare-repositories.ts'
 import { CopySourceError, copyObject } from './copy-object.ts'
 import { mapInOrder } from './map-in-order.ts'
 import { metadataBlockBytes } from './metadata-block.ts'
+import { parseWalObjectKey } from './object-key.ts'
 import type { Repository } from './repository.ts'
 import { RepositoryError } from './repository-error.ts'
 
@@ -15,7 +17,10 @@ export interface CatchUpOptions {
   filesAtOnce: number
   /** Only tells what it would do. */
   isDryRun?: boolean
-  /** Looks into objects of one name and equal length, too, whether they are of one content. */
+  /**
+   * Looks into segments of one name and equal length, too, whether they are of one content. That takes a request for each
+   * in each repository. Other files are always looked into: they are few, and of one length whatever they say.
+   */
   comparesAll?: boolean
   /** Called before each object that is copied: others may have to go first. */
   turn?: () => Promise<void>
@@ -127,51 +132,60 @@ class CatchUp {
     for await (const each of compared) {
       this.#compared++
       const lengths = new Set(each.holders.values())
-      // One content has one length with the same level and recipients: so a difference costs a look only where it is likely.
-      const isSuspect = lengths.size > 1 || (this.#options.comparesAll === true && each.holders.size > 1)
+      // Segments of other content hardly ever have one length: so a difference costs a look only where it is likely.
+      const mayHide = this.#options.comparesAll === true || !isSegment(each.key)
+      const isSuspect = lengths.size > 1 || (mayHide && each.holders.size > 1)
       if (each.lacking.length > 0 || isSuspect) yield each
     }
   }
 
   async #settle(each: ComparedKey): Promise<void> {
     const { isDryRun, turn, begins } = this.#options
-    const isSame = each.holders.size === 1 || (await this.#requireSame(each))
+    const sources = await this.#sourcesOf(each)
     for (const repository of each.lacking) {
       this.#of(repository).lacking++
-      if (isDryRun === true || !isSame || this.#of(repository).error !== null) continue
+      if (isDryRun === true || sources.length === 0 || this.#of(repository).error !== null) continue
       if (!this.#hasBegun) begins?.()
       this.#hasBegun = true
       await turn?.()
-      await this.#copy(each, repository)
+      await this.#copy(each.key, sources, repository)
     }
   }
 
-  /** Which of two contents is the right one nobody can tell here. */
-  async #requireSame({ key, holders }: ComparedKey): Promise<boolean> {
-    const digests = new Map<string, string>()
-    for (const repository of holders.keys()) {
+  /** What may be copied: nothing, if contents differ, because which one is right nobody can tell here. */
+  async #sourcesOf({ key, holders }: ComparedKey): Promise<Repository[]> {
+    const sources = [...holders.keys()]
+    if (sources.length === 1) return sources
+    const unreadable = new Set<Repository>()
+    const looks = sources.map(async repository => {
+      if (this.#of(repository).error !== null) return undefined
       try {
         const opened = await repository.open(key, { bytesWanted: metadataBlockBytes })
-        if (opened === undefined) continue
+        if (opened === undefined) return undefined
         await using _ = opened.object
-        const { plaintext_xxh128, plaintext_length } = opened.metadata
-        digests.set(`${plaintext_xxh128} ${plaintext_length}`, repository.url)
+        return `${opened.metadata.plaintext_xxh128} ${opened.metadata.plaintext_length}`
       } catch (thrown) {
         this.#options.signal?.throwIfAborted()
+        unreadable.add(repository)
         this.#fail(key, repository, thrown)
+        return undefined
       }
+    })
+    const contents = new Map<string, string>()
+    for (const [index, content] of (await Promise.all(looks)).entries()) {
+      if (content !== undefined) contents.set(content, sources[index]?.url ?? '')
     }
-    if (digests.size < 2) return true
+    if (contents.size < 2) return sources.filter(each => !unreadable.has(each))
     this.#differingCount++
-    const where = [...digests.values()].map(url => `"${url}"`).join(' and ')
+    const where = [...contents.values()].map(url => `"${url}"`).join(' and ')
     if (this.#differing.length < shownMax) this.#differing.push(`"${key}" has other content in ${where}`)
-    return false
+    return []
   }
 
-  async #copy({ key, holders }: ComparedKey, to: Repository): Promise<void> {
+  async #copy(key: string, sources: readonly Repository[], to: Repository): Promise<void> {
     const { signal } = this.#options
     const failures: Array<[Repository, unknown]> = []
-    for (const from of holders.keys()) {
+    for (const from of sources) {
       try {
         const bytes = await copyObject(key, from, to, signal)
         if (bytes === undefined) return
@@ -216,4 +230,8 @@ class CatchUp {
       failed: { count: this.#failedCount, shown: this.#failed },
     }
   }
+}
+
+function isSegment(key: string): boolean {
+  return walFileKind(parseWalObjectKey(key)?.name ?? '') === 'segment'
 }
