@@ -1,5 +1,6 @@
 import { type CatchUpReport, catchUp } from '../repository/catch-up.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
+import type { SetWarning } from '../repository/repository-set.ts'
 import { warningLine } from '../restore/exit-status.ts'
 import { realFiles } from '../system/real-files.ts'
 import { comparisonText } from './comparison-text.ts'
@@ -22,14 +23,17 @@ export async function catchUpCommand(flags: CatchUpFlags): Promise<number> {
   } catch (thrown) {
     const told = thrown instanceof Error ? thrown : new Error(String(thrown))
     const { detail, hint } = told instanceof RepositoryError ? told : {}
-    const line = warningLine({ message: told.message, detail, ...(hint !== undefined && { hint }) })
-    process.stderr.write(`pgarchivist: ${line}\n`)
+    warn({ message: told.message, detail, ...(hint !== undefined && { hint }) })
     return catchUpStatus.incomplete
   }
   process.stdout.write(
     flags.output === 'json' ? `${JSON.stringify(report, null, 2)}\n` : comparisonText(report),
   )
   return catchUpStatus[report.status]
+}
+
+function warn(warning: SetWarning): void {
+  process.stderr.write(`pgarchivist: ${warningLine(warning)}\n`)
 }
 
 async function catchUpByHand(flags: CatchUpFlags): Promise<CatchUpReport> {
@@ -52,13 +56,18 @@ async function catchUpByHand(flags: CatchUpFlags): Promise<CatchUpReport> {
     dataDirectory: (await settings.hasCluster()) ? settings.dataDirectory : undefined,
     created: (url: string, id: string) =>
       process.stderr.write(`pgarchivist: began a new repository at "${url}", with id ${id}\n`),
+    unguarded: warn,
   }
   const repositories = await Promise.all(urls.map(url => openRepository(url, options)))
-  return await catchUp({
-    repositories,
-    systemIdentifier,
-    filesAtOnce: flags.jobs ?? 4,
-    isDryRun: flags.dryRun ?? false,
-    comparesAll: true,
-  })
+  try {
+    return await catchUp({
+      repositories,
+      systemIdentifier,
+      filesAtOnce: flags.jobs ?? 4,
+      isDryRun: flags.dryRun ?? false,
+      comparesAll: true,
+    })
+  } finally {
+    await Promise.allSettled(repositories.map(each => each[Symbol.asyncDispose]()))
+  }
 }
