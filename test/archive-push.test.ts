@@ -124,6 +124,18 @@ test('a repository that is not there is status 2, and nothing is made in its pla
   assert.equal((await at.push([`pg_wal/${first}`])).status, 0)
 })
 
+test('what a repository lacks that the others suffice for is told with what brings it there', async () => {
+  await using at = await pushStage()
+  const urls = `file://${at.stage.repository},file://${at.stage.repository}.away`
+  const args = ['--repository', urls, '--repository-quorum', '1', `pg_wal/${first}`]
+  const { status, stderr } = await at.push(args)
+  assert.equal(status, 0, stderr)
+  assert.match(
+    stderr,
+    /^pgarchivist: could not archive "\w+" in repository "file:\S+\.away": could not open .* The others suffice\. This one lacks the file until "pgarchivist catch-up" runs, which archive-push does not do by itself\.$/m,
+  )
+})
+
 test('a wrong setting or command line is status 3, with a line that names it', async () => {
   await using at = await pushStage()
   const url = await at.push(['--repository', 'srv/wal', `pg_wal/${first}`])

@@ -36,6 +36,10 @@ const statusOf: Readonly<Record<RepositoryErrorKind | 'internal', number>> = {
   internal: 7,
 }
 
+/** The module brings a repository that was away up to date; a command that lives for one file cannot. */
+const fallsBehind =
+  'The others suffice. This one lacks the file until "pgarchivist catch-up" runs, which archive-push does not do by itself.'
+
 /** `pgarchivist archive-push PATH`: resolves with the status for the launcher, `pushed` or one of `statusOf`. */
 export async function archivePushCommand(walPath: string, flags: RepositoryFlags): Promise<number> {
   const name = path.basename(walPath)
@@ -70,7 +74,10 @@ export async function pushTarget(
     quorum: settings.repositoryQuorum,
     role,
     dataDirectory: (await settings.hasCluster()) ? dataDirectory : undefined,
-    warn: warning => tell(`pgarchivist: ${warningLine(warning)}`),
+    warn: ({ hint, ...warning }) => {
+      const hints = hint === undefined ? fallsBehind : `${hint} ${fallsBehind}`
+      tell(`pgarchivist: ${warningLine({ ...warning, hint: hints })}`)
+    },
     unguarded: warning => tell(`pgarchivist: ${warningLine(warning)}`),
     created: (url, id) => tell(`pgarchivist: began a new repository at "${url}", with id ${id}`),
   })
