@@ -2,13 +2,18 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
 import { realFiles } from '../src/system/real-files.ts'
 import { noise } from './support/coded-bytes.ts'
 import { FilledRepository, segments } from './support/filled-repository.ts'
+import { S3Profiles } from './support/s3-profiles.ts'
 import { temporaryDirectory } from './support/unprivileged.ts'
 import { anySystemIdentifier } from './support/wal-segment.ts'
 
@@ -92,6 +97,65 @@ test('catch-up needs several, and ends with 2 where one cannot be reached', asyn
   const { status, stdout } = await pgarchivist('catch-up', ...it.list, ...it.cluster)
   assert.equal(status, 2)
   assert.match(stdout, /two" lacks 0 .*not all of it could be compared: could not open repository directory/)
+})
+
+/** As a store that speaks S3 and takes no notice of conditions: each object replaces the one before. */
+async function replacingStore() {
+  const objects = new Map<string, Buffer>()
+  const respond = async (request: IncomingMessage, answer: ServerResponse) => {
+    const { pathname, searchParams } = new URL(request.url ?? '', 'http://store')
+    const body = await buffer(request)
+    const key = pathname.slice('/bucket/'.length)
+    const xml = (text: string) => answer.writeHead(200, { 'content-type': 'application/xml' }).end(text)
+    if (request.method === 'PUT') {
+      objects.set(key, body)
+      answer.writeHead(200, { etag: '"tag"' }).end()
+    } else if (searchParams.has('list-type')) {
+      const prefix = searchParams.get('prefix') ?? ''
+      const keys = [...objects.keys()].filter(each => each.startsWith(prefix)).sort()
+      const contents = keys.map(
+        each => `<Contents><Key>${each}</Key><Size>${objects.get(each)?.length}</Size></Contents>`,
+      )
+      xml(`<ListBucketResult><IsTruncated>false</IsTruncated>${contents.join('')}</ListBucketResult>`)
+    } else if (searchParams.has('uploads')) {
+      xml('<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>')
+    } else if (objects.has(key)) {
+      const object = objects.get(key) ?? body
+      const [, start = 0, end = 0] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? []
+      const piece = object.subarray(Number(start), Number(end) + 1)
+      const range = `bytes ${start}-${Number(start) + piece.length - 1}/${object.length}`
+      answer.writeHead(206, { 'content-range': range, 'content-length': piece.length }).end(piece)
+    } else {
+      answer.writeHead(404).end('<Error><Code>NoSuchKey</Code></Error>')
+    }
+  }
+  const server = createServer((request, answer) => void respond(request, answer))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return {
+    url: `s3://bucket/wal?endpoint=${endpoint}`,
+    objects,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections()
+      server.close()
+    },
+  }
+}
+
+test('catch-up names a store that replaces what is there, before it copies to it', async () => {
+  await using it = await stage()
+  await using store = await replacingStore()
+  await using profiles = await S3Profiles.begin()
+  await profiles.set({ default: { accessKey: 'AKIDOFTHETEST', secretKey: 'secret-of-the-test' } })
+  const list = ['--repository', `file://${it.at('one')},${store.url}`]
+  const { status, stderr } = await pgarchivist('catch-up', ...list, ...it.cluster)
+  assert.equal(status, 0, stderr)
+  assert.match(
+    stderr,
+    /^pgarchivist: repository "s3:\S+" cannot keep two servers from archiving different files under one name\. .* Let one server only archive to it, /m,
+  )
+  assert.equal(store.objects.size, names.length + 1)
 })
 
 test('verify looks at each of them, and tells what one lacks that another one has', async () => {
