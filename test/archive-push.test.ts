@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, test } from 'node:test'
@@ -77,6 +77,21 @@ test('a file is archived, and archived again without a word', async () => {
     await readFile(at.stage.path('pg_wal/RECOVERYXLOG')),
     await readFile(at.stage.path(`pg_wal/${first}`)),
   )
+})
+
+test('where another process has noted that an fsync failed, what is there is written anew', async () => {
+  await using at = await pushStage()
+  await at.push([`pg_wal/${first}`])
+  const inode = async () => (await stat(await at.stage.objectPath(first))).ino
+  const before = await inode()
+  assert.equal((await at.push([`pg_wal/${first}`])).status, 0)
+  assert.equal(await inode(), before)
+  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+  await at.stage.put(`pgarchivist/failed-fsync.${boot}`, '')
+  // While the one that is there is open, its number is not given to another file.
+  await using _ = await open(await at.stage.objectPath(first))
+  assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
+  assert.notEqual(await inode(), before)
 })
 
 test('other content is refused with status 4, and what is there stays', async () => {

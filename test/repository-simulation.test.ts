@@ -14,7 +14,7 @@ import { lieAboutRepository, strikeRepositoryStory } from './simulation/reposito
 import { repositoryStorm } from './simulation/repository-storm.ts'
 import { runRepositoryStorms } from './simulation/repository-storms.ts'
 import { inThread } from './support/in-thread.ts'
-import { archivingServer, keyOf } from './support/repository-stage.ts'
+import { archivingServer, keyOf, type ServerOptions, startMachine } from './support/repository-stage.ts'
 
 const storms = 200
 
@@ -354,6 +354,146 @@ test('an object that somebody else has written and not synced is made durable be
     it.disk.powerCut()
     assert.ok(equal(it.disk.content(object), bytes), `seed ${seed}`)
   }
+})
+
+/** A repository with an object that somebody has copied to its place and synced nothing of; and processes of one server. */
+async function copiedIn(seed: number) {
+  const { disk: source } = await stored()
+  const bytes = source.content(object) ?? new Uint8Array()
+  const disk = new SimulatedDisk(new SeededRandom(seed))
+  for (const path of ['/data', '/data/pg_wal', '/repository']) disk.makeDirectory(path)
+  startMachine(disk)
+  const start = (fate: MountOptions['fate'] = () => undefined, more: Partial<ServerOptions> = {}) =>
+    archivingServer({
+      files: disk.mount({ fate }),
+      data: '/data',
+      root: '/repository',
+      codec: synchronousCodec,
+      ...more,
+    })
+  // So that its directories and the marker are there.
+  const next = '000000010000000000000002'
+  for (const each of [name, next]) disk.place(`/data/pg_wal/${each}`, content)
+  await start().archive(next, { headerCheck: false })
+  disk.scribble(object, bytes)
+  return {
+    disk,
+    bytes,
+    archive: (...how: Parameters<typeof start>) => start(...how).archive(name, { headerCheck: false }),
+  }
+}
+
+const fsyncs = [
+  ['sync', object],
+  ['syncDirectory', directory],
+] as const
+
+test('an object that is there and whose fsync fails is written once more, in the same attempt', async () => {
+  for (const [operation, path] of fsyncs) {
+    for (let seed = 1; seed <= 30; seed++) {
+      const { disk, bytes, archive } = await copiedIn(seed)
+      let failures = 1
+      const outcome = await archive(step =>
+        step.operation === operation && step.path === path && failures-- > 0
+          ? { kind: 'fails', code: 'EIO' }
+          : undefined,
+      )
+      assert.equal(outcome, 'already archived')
+      assert.ok(failures <= 0)
+      disk.powerCut()
+      assert.ok(equal(disk.content(object), bytes), `${operation}, seed ${seed}`)
+    }
+  }
+})
+
+test('what an fsync could not write is never acknowledged, by another process neither', async () => {
+  // Linux tells of it once: the next fsync succeeds, and has written nothing. Each attempt of a command is a new process.
+  for (const [operation, path] of fsyncs) {
+    for (let seed = 1; seed <= 30; seed++) {
+      const { disk, bytes, archive } = await copiedIn(seed)
+      const failing = archive(step => {
+        if (step.operation === operation && step.path === path) return { kind: 'fails', code: 'EIO' }
+        // Nor can it be written anew.
+        return step.operation === 'sync' && step.path.startsWith('/repository')
+          ? { kind: 'fails', code: 'EIO' }
+          : undefined
+      })
+      await assert.rejects(failing, { code: 'UNREACHABLE' })
+      const before = disk.content(object)
+      const outcome = await archive().catch((thrown: { code: string }) => thrown.code)
+      // Where the kernel has dropped what it could not write, it is read as damaged, and that is told.
+      const isDropped = !equal(before, bytes)
+      assert.equal(outcome, isDropped ? 'CORRUPT' : 'already archived')
+      assert.equal(disk.content(object) === before, isDropped)
+      disk.powerCut()
+      if (!isDropped) assert.ok(equal(disk.content(object), bytes), `${operation}, seed ${seed}`)
+    }
+  }
+})
+
+test('after a power cut an fsync that failed before it is forgotten, and so is the note of it', async () => {
+  const { disk, archive } = await copiedIn(1)
+  await archive(step =>
+    step.operation === 'syncDirectory' && step.path === directory
+      ? { kind: 'fails', code: 'EIO' }
+      : undefined,
+  ).catch(() => undefined)
+  assert.ok(disk.names('/data/pgarchivist').includes('failed-fsync.boot-0'))
+  const before = disk.content(object)
+  await archive()
+  assert.notEqual(disk.content(object), before)
+  startMachine(disk, 1)
+  const written = disk.content(object)
+  await archive()
+  assert.equal(disk.content(object), written)
+  // The next note takes the place of this one.
+  disk.remove(object)
+  disk.scribble(object, written ?? '')
+  await archive(step =>
+    step.operation === 'sync' && step.path === object ? { kind: 'fails', code: 'EIO' } : undefined,
+  )
+  const notes = disk.names('/data/pgarchivist').filter(each => each.startsWith('failed'))
+  assert.deepEqual(notes, ['failed-fsync.boot-1'])
+})
+
+test('a process believes in what it has written itself, whatever has failed in another one', async () => {
+  const { disk, archive } = await copiedIn(1)
+  const next = '000000010000000000000003'
+  disk.place(`/data/pg_wal/${next}`, content)
+  const own = archivingServer({
+    files: disk.mount(),
+    data: '/data',
+    root: '/repository',
+    codec: synchronousCodec,
+  })
+  await own.archive(next, { headerCheck: false })
+  const written = disk.content(`/repository/${keyOf(next)}`)
+  await archive(step =>
+    step.operation === 'syncDirectory' && step.path === directory
+      ? { kind: 'fails', code: 'EIO' }
+      : undefined,
+  ).catch(() => undefined)
+  const before = disk.content(object)
+  for (const each of [name, next]) await own.archive(each, { headerCheck: false })
+  assert.equal(disk.content(`/repository/${keyOf(next)}`), written)
+  assert.notEqual(disk.content(object), before)
+})
+
+test('where the note cannot be written, or whether there is one cannot be told, nothing is lost either', async () => {
+  const isNote = ({ path }: Step) => path.startsWith('/data/pgarchivist/failed')
+  const { disk, bytes, archive } = await copiedIn(1)
+  let failures = 1
+  await archive(step => {
+    if (step.operation === 'sync' && step.path === object && failures-- > 0)
+      return { kind: 'fails', code: 'EIO' }
+    return isNote(step) ? { kind: 'fails', code: 'EROFS' } : undefined
+  })
+  assert.ok(equal(disk.surviving(object), bytes))
+  const before = disk.content(object)
+  await archive(({ operation, path }) =>
+    operation === 'list' && path === '/data/pgarchivist' ? { kind: 'fails', code: 'EIO' } : undefined,
+  )
+  assert.notEqual(disk.content(object), before)
 })
 
 test('a marker whose maker died before it was certain to last is made durable before it is remembered', async () => {

@@ -5,6 +5,7 @@ import { Repository } from '../repository/repository.ts'
 import type { RepositoryWarning } from '../repository/repository-identity.ts'
 import { RepositorySet, type SetWarning } from '../repository/repository-set.ts'
 import type { RepositoryUrl } from '../repository/repository-url.ts'
+import { FailedSyncs } from '../repository/store/failed-syncs.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
 import { realFiles } from '../system/real-files.ts'
@@ -54,6 +55,10 @@ export async function openRepository(
     writer,
     isGroupReadable,
     owner,
+    failedSyncs:
+      dataDirectory === undefined
+        ? undefined
+        : new FailedSyncs({ files: realFiles, dataDirectory, isGroupReadable, owner }),
     retryMs: options.role === undefined || options.role === 'reader' ? readerRetryMs : writerRetryMs,
   })
   return new Repository({

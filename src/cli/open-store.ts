@@ -15,7 +15,8 @@ import { realFiles } from '../system/real-files.ts'
 import { realSockets } from '../system/real-sockets.ts'
 import { systemErrorText } from '../system/system-error.ts'
 
-export interface OpenStoreOptions extends Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner'> {
+export interface OpenStoreOptions
+  extends Pick<LocalStoreOptions, 'writer' | 'isGroupReadable' | 'owner' | 'failedSyncs'> {
   /** For how long a request across a network is sent again when it fails. */
   retryMs: number
 }

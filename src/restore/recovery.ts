@@ -1,6 +1,6 @@
 import type { Files } from '../system/files.ts'
+import { identityOf, isRunning, type ProcessIdentity } from '../system/process-identity.ts'
 import { isMissing } from '../system/system-error.ts'
-import { identityOf, isRunning, type ProcessIdentity } from './process-identity.ts'
 
 const postmasterStateLine = 7
 const stopping = 'stopping'

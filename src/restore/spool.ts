@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { Files } from '../system/files.ts'
+import { isRunning, type ProcessIdentity, parseIdentity, printIdentity } from '../system/process-identity.ts'
 import { couldNot, errnoCode } from '../system/system-error.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 import { temporaryPrefix } from './destination.ts'
-import { isRunning, type ProcessIdentity, parseIdentity, printIdentity } from './process-identity.ts'
 import { removeIfThere, writeWhole } from './whole-file.ts'
 
 const questionPrefix = 'question.'

@@ -66,6 +66,16 @@ export class FileError extends Error {
   }
 }
 
+/** An fsync that failed. The next one may succeed without having written what this one could not write. */
+export class SyncError extends FileError {}
+
+/** For `catch`: says that a file or directory could not be synced. */
+export function couldNotSync(path: string): (thrown: unknown) => never {
+  return thrown => {
+    throw new SyncError(`fsync file "${path}"`, thrown)
+  }
+}
+
 /** For `catch`: says what could not be done, in front of why. What has been said already stays as it is. */
 export function couldNot(deed: string): (thrown: unknown) => never {
   return thrown => {

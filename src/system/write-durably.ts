@@ -1,5 +1,5 @@
 import type { Files, OpenFile } from './files.ts'
-import { couldNot, errnoCode, isMissing } from './system-error.ts'
+import { couldNot, couldNotSync, errnoCode, isMissing } from './system-error.ts'
 
 /** Where a file is written to. */
 export interface WritePlace {
@@ -46,7 +46,7 @@ export async function writeDurably(files: Files, target: DurableWrite): Promise<
     }
     await requireOwn(files, final, own)
     await removeOwn(files, temporary, own)
-    await files.syncDirectory(target.directory).catch(couldNot(`fsync file "${target.directory}"`))
+    await files.syncDirectory(target.directory).catch(couldNotSync(target.directory))
     return 'written'
   } finally {
     // Also the way out of every failure. What the first failure was matters more than why tidying up failed.

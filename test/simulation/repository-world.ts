@@ -11,7 +11,7 @@ import {
   type SimulatedFiles,
   type Step,
 } from '../../src/system/simulated-files.ts'
-import { archivingServer } from '../support/repository-stage.ts'
+import { archivingServer, startMachine } from '../support/repository-stage.ts'
 import { BrokenPromise } from './judge.ts'
 import { synchronousCodec } from './repository-codec.ts'
 import { equal, mountPoint, RepositoryJudge, unmounted } from './repository-judge.ts'
@@ -61,6 +61,7 @@ export class RepositoryWorld {
     this.#trace = trace
     this.disk = new SimulatedDisk(this.random.fork(), () => this.clock.now())
     this.disk.makeDirectory('/mnt')
+    startMachine(this.disk, this.cuts)
     this.#hand = this.disk.mount()
     this.judge = new RepositoryJudge(this.disk)
   }
@@ -107,6 +108,7 @@ export class RepositoryWorld {
     this.tell('THE POWER IS CUT')
     for (const server of this.servers) server.kill()
     this.disk.powerCut(mode)
+    startMachine(this.disk, this.cuts)
     this.#hand = this.disk.mount()
     this.judge.lookAfterCut()
     await this.readEverything()

@@ -7,10 +7,12 @@ import { KnownRepositoryFiles, knownRepositoryPath } from '../../src/repository/
 import { walObjectKey } from '../../src/repository/object-key.ts'
 import { type ArchiveOptions, Repository } from '../../src/repository/repository.ts'
 import { RepositoryError } from '../../src/repository/repository-error.ts'
+import { FailedSyncs } from '../../src/repository/store/failed-syncs.ts'
 import { fileUrl, LocalStore } from '../../src/repository/store/local-store.ts'
 import type { WalCodec } from '../../src/repository/wal-codec.ts'
 import type { Files } from '../../src/system/files.ts'
 import { realFiles } from '../../src/system/real-files.ts'
+import type { SimulatedDisk } from '../../src/system/simulated-files.ts'
 import { temporaryDirectory } from './unprivileged.ts'
 import { anySystemIdentifier, type WalSegmentOptions, walSegment } from './wal-segment.ts'
 
@@ -44,6 +46,14 @@ export interface ServerOptions {
 export const anyTime = Date.UTC(2026, 0, 1)
 export const anyId = '00000000-0000-4000-8000-000000000001'
 
+/** What the kernel says of its start; another one after each power cut. */
+export function startMachine(disk: SimulatedDisk, starts = 0): void {
+  for (const path of ['/proc', '/proc/sys', '/proc/sys/kernel', '/proc/sys/kernel/random']) {
+    if (starts === 0) disk.makeDirectory(path)
+  }
+  disk.place('/proc/sys/kernel/random/boot_id', `boot-${starts}\n`)
+}
+
 /** One process of a server that archives to a repository and fetches from it. */
 export function archivingServer(options: ServerOptions) {
   const { files, data, root, now = () => anyTime, newId = () => anyId, codec, owner } = options
@@ -56,6 +66,9 @@ export function archivingServer(options: ServerOptions) {
     writer: data,
     isGroupReadable,
     owner,
+    failedSyncs: options.forgets
+      ? undefined
+      : new FailedSyncs({ files, dataDirectory: data, isGroupReadable, owner }),
   })
   const repository = new Repository({
     store,

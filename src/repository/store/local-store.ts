@@ -1,9 +1,18 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../system/clock.ts'
 import type { FileStatus, Files, OpenFile } from '../../system/files.ts'
-import { couldNot, errnoCode, FileError, isMissing, systemErrorText } from '../../system/system-error.ts'
+import {
+  couldNot,
+  couldNotSync,
+  errnoCode,
+  FileError,
+  isMissing,
+  SyncError,
+  systemErrorText,
+} from '../../system/system-error.ts'
 import { exists, removeLeftovers, type WritePlace, writeDurably } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
+import type { FailedSyncs } from './failed-syncs.ts'
 import { ObjectDirectories, parentOf, withSlash } from './object-directories.ts'
 import type {
   ListedObject,
@@ -14,7 +23,7 @@ import type {
   StoredObject,
   UnfinishedWrite,
 } from './store.ts'
-import { storeFailure, throwStoreFailure } from './store-failure.ts'
+import { firstFailure, storeFailure, throwStoreFailure } from './store-failure.ts'
 import { isUnfinishedWrite, temporaryName } from './unfinished-write.ts'
 import { unfinishedWrites } from './unfinished-writes.ts'
 
@@ -29,7 +38,12 @@ export interface LocalStoreOptions {
   isGroupReadable: boolean
   /** Whom everything shall belong to, where that is not who writes it; only root can do so. */
   owner?: { uid: number; gid: number } | undefined
+  /** What other processes know of failures, and are told; without it, they are forgotten when this one ends. */
+  failedSyncs?: FailedSyncs | undefined
 }
+
+/** An object that is archived again is one of the last. */
+const writtenKeysMax = 1_000
 
 // What is in the root of a file system that nobody has used yet.
 const ofFileSystems: ReadonlySet<string> = new Set(['lost+found', '.snapshot', '.snapshots', '.zfs'])
@@ -47,6 +61,8 @@ export class LocalStore implements Store {
    * having written it: so what stands there is not believed to be on disk.
    */
   readonly #distrusted = new Set<string>()
+  /** The last that this process has made durable, and so believes in, whatever failed in another one. */
+  readonly #written = new Set<string>()
 
   constructor(options: LocalStoreOptions) {
     const { files, clock, directory: root, owner, isGroupReadable } = options
@@ -124,13 +140,13 @@ export class LocalStore implements Store {
             },
           ),
       })
-      if (outcome === 'written') this.#distrusted.delete(key)
+      if (outcome === 'written') this.#trust(key)
       return outcome
     } catch (thrown) {
       this.#directories.forget()
       // What failed before it was synced has left nothing under the final name.
       if (ofObject !== undefined) throw ofObject.error
-      this.#distrusted.add(key)
+      await this.#distrust(key, thrown)
       throw storeFailure(thrown)
     }
   }
@@ -156,14 +172,30 @@ export class LocalStore implements Store {
     try {
       await this.#directories.prepare(directory)
       await using file = await this.#files.open(path, 'readNoLink').catch(couldNot(`open file "${path}"`))
-      await file.sync().catch(couldNot(`fsync file "${path}"`))
-      await this.#files.syncDirectory(directory).catch(couldNot(`fsync file "${directory}"`))
-      return 'durable'
+      await file.sync().catch(couldNotSync(path))
+      await this.#files.syncDirectory(directory).catch(couldNotSync(directory))
     } catch (thrown) {
       this.#directories.forget()
-      this.#distrusted.add(key)
+      await this.#distrust(key, thrown)
+      if (firstFailure(thrown) instanceof SyncError) return 'distrusted'
       throw storeFailure(thrown)
     }
+    if (this.#written.has(key)) return 'durable'
+    // Only now, because the one that failed may have been that of another process a moment ago.
+    return (await this.#options.failedSyncs?.areNoted()) === true ? 'distrusted' : 'durable'
+  }
+
+  #trust(key: string): void {
+    this.#distrusted.delete(key)
+    this.#written.add(key)
+    const [oldest] = this.#written
+    if (this.#written.size > writtenKeysMax && oldest !== undefined) this.#written.delete(oldest)
+  }
+
+  async #distrust(key: string, thrown: unknown): Promise<void> {
+    this.#distrusted.add(key)
+    this.#written.delete(key)
+    if (firstFailure(thrown) instanceof SyncError) await this.#options.failedSyncs?.note()
   }
 
   async *list(prefix: string, options: ListOptions = {}): AsyncIterable<ListedObject> {

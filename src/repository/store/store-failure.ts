@@ -3,8 +3,7 @@ import { RepositoryError } from '../repository-error.ts'
 
 /** What a file system has refused, as the repository tells it. What has been told so already stays as it is. */
 export function storeFailure(thrown: unknown): unknown {
-  // When closing a file fails too, what failed first matters more.
-  const first: unknown = thrown instanceof SuppressedError ? thrown.suppressed : thrown
+  const first = firstFailure(thrown)
   if (first instanceof RepositoryError || !(first instanceof Error)) return first
   const code = first instanceof FileError ? first.code : errnoCode(first)
   // Whatever is neither is a fault of the program, and no less so for having been noticed here.
@@ -12,6 +11,11 @@ export function storeFailure(thrown: unknown): unknown {
   const message = first instanceof FileError ? first.message : systemErrorText(first)
   const hint = hints.get(code ?? '')
   return new RepositoryError('UNREACHABLE', message, { cause: first, ...(hint && { hint }) })
+}
+
+/** When closing a file fails too, what failed first matters more. */
+export function firstFailure(thrown: unknown): unknown {
+  return thrown instanceof SuppressedError ? thrown.suppressed : thrown
 }
 
 /** For `catch`. */

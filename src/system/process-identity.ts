@@ -1,4 +1,4 @@
-import type { Files } from '../system/files.ts'
+import type { Files } from './files.ts'
 
 /** A process of this machine, told from every other one since it was started and before. */
 export interface ProcessIdentity {
