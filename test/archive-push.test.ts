@@ -4,13 +4,16 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { identityOf } from '../src/host/file-identity.ts'
+import { temporaryName } from '../src/repository/store/unfinished-write.ts'
+import type { ProcessMark } from '../src/system/process-mark.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { RestoreStage, systemIdentifier } from './restore/restore-stage.ts'
+import { markedProcess } from './support/marked-process.ts'
 import { startPostgres } from './support/postgresql-server.ts'
 import { checkout, privateDirectory, temporaryDirectory, unprivileged } from './support/unprivileged.ts'
 import { walSegment } from './support/wal-segment.ts'
@@ -92,6 +95,21 @@ test('where another process has noted that an fsync failed, what is there is wri
   await using _ = await open(await at.stage.objectPath(first))
   assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
   assert.notEqual(await inode(), before)
+})
+
+test('what a killed one was writing is removed by the next one, and not what another one is writing', async () => {
+  await using at = await pushStage()
+  await at.push([`pg_wal/${first}`])
+  const directory = dirname(await at.stage.objectPath(first))
+  const { uid } = unprivileged
+  await using dead = await markedProcess({ uid })
+  await dead.end()
+  await using living = await markedProcess({ uid })
+  const left = ({ mark }: { mark: ProcessMark }) =>
+    temporaryName(`${first}.pgarchivist`, '0123456789abcdef', mark)
+  for (const each of [dead, living]) await writeFile(join(directory, left(each)), 'half')
+  assert.deepEqual(await at.push([`pg_wal/${first}`]), { status: 0, stderr: '' })
+  assert.deepEqual(await readdir(directory), [left(living), `${first}.pgarchivist`])
 })
 
 test('other content is refused with status 4, and what is there stays', async () => {

@@ -6,8 +6,11 @@ import { chmod, chown, mkdir, readdir, rename, rm, stat, symlink, writeFile } fr
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { LocalStore } from '../src/repository/store/local-store.ts'
+import { temporaryName } from '../src/repository/store/unfinished-write.ts'
 import type { Files } from '../src/system/files.ts'
+import { ownMark, type ProcessMark } from '../src/system/process-mark.ts'
 import { realFiles } from '../src/system/real-files.ts'
+import { markedProcess } from './support/marked-process.ts'
 import { failure, keyOf, realStage } from './support/repository-stage.ts'
 import { becomeUnprivileged, unprivileged } from './support/unprivileged.ts'
 import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
@@ -358,4 +361,43 @@ test('the root of a file system can be a repository as far as paths go', async (
   assert.equal(await store.isEmpty(), false)
   assert.equal(await store.open('pgarchivist-repository.json'), undefined)
   assert.equal(await store.mayHave('etc/'), true)
+})
+
+// What processes leave that were killed
+
+test('what a process was writing when it was killed is removed by the next one, whoever that is', async () => {
+  await using stage = await stageWithFile()
+  const directory = dirname(stage.objectPath(next))
+  const own = await ownMark(realFiles)
+  await using dead = await markedProcess()
+  await dead.end()
+  await using living = await markedProcess()
+  await using elsewhere = await markedProcess({ host: 'db2', machine: '1'.repeat(16), boot: '1'.repeat(16) })
+  const left = (mark: ProcessMark) => temporaryName(`${next}.pgarchivist`, '0123456789abcdef', mark)
+  for (const { mark } of [dead, living, elsewhere]) await writeFile(join(directory, left(mark)), 'half')
+  assert.equal(await stage.start({ writer: 'archive-push 2', process: own }).archive(next), 'archived')
+  assert.deepEqual(
+    (await readdir(directory)).toSorted(),
+    [left(living.mark), left(elsewhere.mark), `${name}.pgarchivist`, `${next}.pgarchivist`].toSorted(),
+  )
+})
+
+test('a writer removes what it has left in an earlier life, also of another container', async () => {
+  await using stage = await stageWithFile()
+  const own = await ownMark(realFiles)
+  assert.ok(own)
+  let during: string[] = []
+  const directory = dirname(stage.objectPath(next))
+  const files: Files = {
+    ...realFiles,
+    link: async (from, to) => {
+      during = await readdir(directory)
+      await realFiles.link(from, to)
+    },
+  }
+  await stage.start({ files, process: { ...own, pidNamespace: '1' } }).archive(next)
+  const [temporary = ''] = during.filter(each => each.endsWith('.tmp'))
+  await writeFile(join(directory, temporary), 'half')
+  assert.equal(await stage.start({ process: own }).archive(next), 'already archived')
+  assert.deepEqual((await readdir(directory)).toSorted(), [`${name}.pgarchivist`, `${next}.pgarchivist`])
 })

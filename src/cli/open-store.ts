@@ -11,6 +11,7 @@ import { remoteStore } from '../repository/store/remote-store.ts'
 import type { RemoteDriver } from '../repository/store/requests.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
+import { ownMark } from '../system/process-mark.ts'
 import { realFiles } from '../system/real-files.ts'
 import { realSockets } from '../system/real-sockets.ts'
 import { systemErrorText } from '../system/system-error.ts'
@@ -28,7 +29,13 @@ export interface OpenStoreOptions
 export async function openStore(url: RepositoryUrl, options: OpenStoreOptions): Promise<Store> {
   switch (url.scheme) {
     case 'file':
-      return new LocalStore({ ...options, files: realFiles, clock: realClock, directory: url.directory })
+      return new LocalStore({
+        ...options,
+        files: realFiles,
+        clock: realClock,
+        directory: url.directory,
+        process: await ownMark(realFiles),
+      })
     case 's3':
       return acrossNetwork(await s3Driver(url), options)
     case 'azure':

@@ -11,6 +11,7 @@ import { FailedSyncs } from '../../src/repository/store/failed-syncs.ts'
 import { fileUrl, LocalStore } from '../../src/repository/store/local-store.ts'
 import type { WalCodec } from '../../src/repository/wal-codec.ts'
 import type { Files } from '../../src/system/files.ts'
+import type { ProcessMark } from '../../src/system/process-mark.ts'
 import { realFiles } from '../../src/system/real-files.ts'
 import type { SimulatedDisk } from '../../src/system/simulated-files.ts'
 import { temporaryDirectory } from './unprivileged.ts'
@@ -39,6 +40,10 @@ export interface ServerOptions {
   codec?: WalCodec
   isGroupReadable?: boolean
   owner?: { uid: number; gid: number }
+  /** Tells writers apart; otherwise the data directory does. */
+  writer?: string
+  /** Which process it is; otherwise others cannot tell when it has ended. */
+  process?: ProcessMark | undefined
   /** Nothing is remembered in the data directory. */
   forgets?: boolean
 }
@@ -63,7 +68,8 @@ export function archivingServer(options: ServerOptions) {
     files,
     clock: { now },
     directory: root,
-    writer: data,
+    writer: options.writer ?? data,
+    process: options.process,
     isGroupReadable,
     owner,
     failedSyncs: options.forgets

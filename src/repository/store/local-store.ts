@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../system/clock.ts'
 import type { FileStatus, Files, OpenFile } from '../../system/files.ts'
+import { isGone, type ProcessMark, printMark } from '../../system/process-mark.ts'
 import {
   couldNot,
   couldNotSync,
@@ -24,7 +25,7 @@ import type {
   UnfinishedWrite,
 } from './store.ts'
 import { firstFailure, storeFailure, throwStoreFailure } from './store-failure.ts'
-import { isUnfinishedWrite, temporaryName } from './unfinished-write.ts'
+import { isUnfinishedWrite, temporaryName, writerOf } from './unfinished-write.ts'
 import { unfinishedWrites } from './unfinished-writes.ts'
 
 export interface LocalStoreOptions {
@@ -34,6 +35,8 @@ export interface LocalStoreOptions {
   directory: string
   /** Tells writers apart that may store the same object at once; the same each time for one of them. */
   writer: string
+  /** Which process this is, where the system tells: so others know when it has ended, and remove what it has left. */
+  process?: ProcessMark | undefined
   /** May the owner's group read what is stored? */
   isGroupReadable: boolean
   /** Whom everything shall belong to, where that is not who writes it; only root can do so. */
@@ -74,6 +77,7 @@ export class LocalStore implements Store {
       root,
       mode: isGroupReadable ? 0o750 : 0o700,
       owner,
+      isLeft: name => this.#isLeft(name),
     })
     this.url = fileUrl(root)
     this.#writer = createHash('sha256').update(options.writer).digest('hex').slice(0, 16)
@@ -357,7 +361,20 @@ export class LocalStore implements Store {
   #place(key: string): WritePlace {
     const path = this.#path(key)
     const name = path.slice(path.lastIndexOf('/') + 1)
-    return { directory: parentOf(path), name, temporaryName: temporaryName(name, this.#writer) }
+    return {
+      directory: parentOf(path),
+      name,
+      temporaryName: temporaryName(name, this.#writer, this.#options.process),
+    }
+  }
+
+  /** Was it left by this writer before it was started again, or by a process that has certainly ended? */
+  async #isLeft(unfinished: string): Promise<boolean> {
+    const by = writerOf(unfinished)
+    const own = this.#options.process
+    if (by?.process === undefined || own === undefined) return false
+    if (printMark(by.process) === printMark(own)) return false
+    return by.writer === this.#writer || (await isGone(this.#files, by.process))
   }
 
   #path(key: string): string {

@@ -2,7 +2,7 @@ import type { Clock } from '../../system/clock.ts'
 import type { Files } from '../../system/files.ts'
 import { couldNot, errnoCode } from '../../system/system-error.ts'
 import { RepositoryError } from '../repository-error.ts'
-import { isTemporaryName } from './unfinished-write.ts'
+import { isTemporaryName, isUnfinishedWrite } from './unfinished-write.ts'
 
 export interface ObjectDirectoriesOptions {
   files: Files
@@ -11,6 +11,8 @@ export interface ObjectDirectoriesOptions {
   /** Permission bits of those that are made. */
   mode: number
   owner: { uid: number; gid: number } | undefined
+  /** Was the unfinished write of this name left by somebody who certainly writes no more? */
+  isLeft: (name: string) => Promise<boolean>
 }
 
 // An unfinished write that is older than this was left by a process that has died.
@@ -122,18 +124,24 @@ export class ObjectDirectories {
     })
   }
 
-  /** A write that was cut off is removed by the next one of the same object, unless that one comes from elsewhere. */
+  /**
+   * A write that was cut off is removed by the next one of the same object, unless another process makes that, as each
+   * attempt of a command does. But that has to prepare the same directory, and so finds here what others have left.
+   */
   async #removeOldLeftovers(directory: string): Promise<void> {
     const before = BigInt(this.#options.clock.now()) * 1_000_000n - leftoverAgeNs
     // Tidying up must not keep anything from being archived.
     const names = await this.#files.list(directory).catch(() => [])
-    for (const name of names.filter(isTemporaryName)) {
+    for (const name of names.filter(isUnfinishedWrite)) {
       const path = `${directory}/${name}`
-      const isOld = await this.#files.stat(path).then(
-        status => status.kind === 'file' && status.changedNs < before,
-        () => false,
-      )
-      if (isOld) await this.#files.unlink(path).catch(() => undefined)
+      const isOld = () =>
+        this.#files.stat(path).then(
+          status => status.kind === 'file' && status.changedNs < before,
+          () => false,
+        )
+      // Whether a lock is in use, its age does not tell.
+      const isLeft = (await this.#options.isLeft(name)) || (isTemporaryName(name) && (await isOld()))
+      if (isLeft) await this.#files.unlink(path).catch(() => undefined)
     }
   }
 }
