@@ -365,6 +365,74 @@ test('the root of a file system can be a repository as far as paths go', async (
 
 // What processes leave that were killed
 
+/** As on FAT and on some network file systems. */
+const withoutHardLinks: Files = {
+  ...realFiles,
+  link: async () => Promise.reject(Object.assign(new Error('no hard links'), { code: 'EPERM' })),
+}
+
+test('without hard links, the lock of a process keeps others out until it has ended, and not longer', async () => {
+  await using stage = await stageWithFile()
+  const directory = dirname(stage.objectPath(next))
+  const own = await ownMark(realFiles)
+  await using other = await markedProcess()
+  const start = () => stage.start({ files: withoutHardLinks, writer: 'archive-push 2', process: own })
+  const early = start()
+  const left = temporaryName(`${next}.pgarchivist`, '0123456789abcdef', other.mark)
+  const lock = join(directory, `${next}.pgarchivist.lock.${left}`)
+  for (const path of [lock, join(directory, left)]) await writeFile(path, '')
+  assert.equal(
+    await failure(early.archive(next)),
+    `UNREACHABLE: file "${stage.objectPath(next)}" is locked by "${lock}" of process ${other.mark.pid} on host "${other.mark.host}"\n` +
+      'HINT: Remove the lock if nobody is writing there. That of a process which has ended on this machine is removed by the next one.',
+  )
+  assert.ok((await readdir(directory)).includes(left))
+  await other.end()
+  // Two may come at once and find each other's, but not this one.
+  await Promise.allSettled([early.archive(next), start().archive(next)])
+  assert.match(await start().archive(next), /archived/)
+  assert.deepEqual((await readdir(directory)).toSorted(), [`${name}.pgarchivist`, `${next}.pgarchivist`])
+})
+
+test('without hard links, a lock that was left while the directory was in use does not keep out for long either', async () => {
+  await using stage = await stageWithFile()
+  const { archive } = stage.start({ files: withoutHardLinks, process: await ownMark(realFiles) })
+  await archive(name)
+  await using other = await markedProcess()
+  const left = temporaryName(`${next}.pgarchivist`, '0123456789abcdef', other.mark)
+  await writeFile(`${stage.objectPath(next)}.lock.${left}`, '')
+  await other.end()
+  assert.equal(await archive(next), 'archived')
+  assert.deepEqual((await readdir(dirname(stage.objectPath(next)))).toSorted(), [
+    `${name}.pgarchivist`,
+    `${next}.pgarchivist`,
+  ])
+})
+
+test('without hard links, the lock of another machine stays, and of one that does not tell', async () => {
+  await using stage = await stageWithFile()
+  const own = await ownMark(realFiles)
+  await using other = await markedProcess({ host: 'db2', machine: '1'.repeat(16), boot: '1'.repeat(16) })
+  await other.end()
+  for (const [mark, of] of [
+    [other.mark, ` of process ${other.mark.pid} on host "db2"`],
+    [undefined, ''],
+  ] as const) {
+    const left = temporaryName(`${next}.pgarchivist`, '0123456789abcdef', mark)
+    const lock = `${stage.objectPath(next)}.lock.${left}`
+    await writeFile(lock, '')
+    const { archive } = stage.start({ files: withoutHardLinks, process: own })
+    const said = await failure(archive(next))
+    assert.ok(
+      said.startsWith(`UNREACHABLE: file "${stage.objectPath(next)}" is locked by "${lock}"${of}\nHINT: `),
+      said,
+    )
+    await rm(lock)
+    assert.equal(await archive(next), 'archived')
+    await rm(stage.objectPath(next))
+  }
+})
+
 test('what a process was writing when it was killed is removed by the next one, whoever that is', async () => {
   await using stage = await stageWithFile()
   const directory = dirname(stage.objectPath(next))

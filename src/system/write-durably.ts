@@ -8,6 +8,8 @@ export interface WritePlace {
   name: string
   /** A name in `directory` that nobody else uses. What stands there is taken for a leftover of ours and removed. */
   temporaryName: string
+  /** Was what has this name, a temporary one or that of a lock, left by somebody who certainly writes no more? */
+  isLeft?: ((name: string) => Promise<boolean>) | undefined
 }
 
 export interface DurableWrite extends WritePlace {
@@ -51,6 +53,16 @@ export async function writeDurably(files: Files, target: DurableWrite): Promise<
   } finally {
     // Also the way out of every failure. What the first failure was matters more than why tidying up failed.
     await removeOwn(files, temporary, own).catch(() => undefined)
+  }
+}
+
+/** Where there are no hard links: somebody else is giving a file this name, or has died over it. */
+export class LockedError extends Error {
+  readonly lock: string
+
+  constructor(file: string, lock: string) {
+    super(`file "${file}" is locked by "${lock}"`)
+    this.lock = lock
   }
 }
 
@@ -126,8 +138,9 @@ const withoutLinks: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSU
 /**
  * The second best: between the look and the rename, lock files keep out everybody who writes as we do. Each writer has
  * its own, named after its temporary file, and goes on only when there is no other: of two that come at once, at least
- * one sees the other and gives up. A lock that a crash left is removed by its own writer's next attempt; that of
- * somebody else has to be removed by hand, because nothing tells whether its writer still lives.
+ * one sees the other and gives up. A lock that a crash left is removed by its own writer's next attempt, and by whoever
+ * can tell that its writer lives no more. No two processes share a name that tells so, and so it is that lock which is
+ * removed. Any other has to be removed by hand.
  */
 async function renameUnlessTaken(files: Files, target: DurableWrite): Promise<boolean> {
   const { directory, name } = target
@@ -135,10 +148,14 @@ async function renameUnlessTaken(files: Files, target: DurableWrite): Promise<bo
   await lock(files, lockPath(target))
   try {
     const locks = await files.list(directory).catch(couldNot(`read directory "${directory}"`))
-    const foreign = locks.find(
+    const foreign = locks.filter(
       each => each.startsWith(`${name}.lock.`) && `${directory}/${each}` !== lockPath(target),
     )
-    if (foreign !== undefined) throw new Error(`file "${final}" is locked by "${directory}/${foreign}"`)
+    for (const each of foreign) {
+      const path = `${directory}/${each}`
+      if ((await target.isLeft?.(each)) !== true) throw new LockedError(final, path)
+      await removeLeftover(files, path)
+    }
     if (await exists(files, final)) return false
     await files.rename(temporary, final).catch(couldNot(`rename file "${temporary}" to "${final}"`))
     return true

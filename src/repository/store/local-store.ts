@@ -365,6 +365,7 @@ export class LocalStore implements Store {
       directory: parentOf(path),
       name,
       temporaryName: temporaryName(name, this.#writer, this.#options.process),
+      isLeft: each => this.#isLeft(each),
     }
   }
 

@@ -1,16 +1,28 @@
 import { errnoCode, FileError, systemErrorText } from '../../system/system-error.ts'
+import { LockedError } from '../../system/write-durably.ts'
 import { RepositoryError } from '../repository-error.ts'
+import { writerOf } from './unfinished-write.ts'
 
 /** What a file system has refused, as the repository tells it. What has been told so already stays as it is. */
 export function storeFailure(thrown: unknown): unknown {
   const first = firstFailure(thrown)
   if (first instanceof RepositoryError || !(first instanceof Error)) return first
   const code = first instanceof FileError ? first.code : errnoCode(first)
+  if (first instanceof LockedError) return lockedFailure(first)
   // Whatever is neither is a fault of the program, and no less so for having been noticed here.
   if (code === undefined && first.name !== 'Error' && !(first instanceof FileError)) return first
   const message = first instanceof FileError ? first.message : systemErrorText(first)
   const hint = hints.get(code ?? '')
   return new RepositoryError('UNREACHABLE', message, { cause: first, ...(hint && { hint }) })
+}
+
+function lockedFailure(thrown: LockedError): RepositoryError {
+  const holder = writerOf(thrown.lock.slice(thrown.lock.lastIndexOf('/') + 1))?.process
+  const made = holder === undefined ? '' : ` of process ${holder.pid} on host "${holder.host}"`
+  return new RepositoryError('UNREACHABLE', `${thrown.message}${made}`, {
+    cause: thrown,
+    hint: 'Remove the lock if nobody is writing there. That of a process which has ended on this machine is removed by the next one.',
+  })
 }
 
 /** When closing a file fails too, what failed first matters more. */
