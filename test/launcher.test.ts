@@ -386,7 +386,7 @@ test('a pipe to which others write as well stays as it is', async () => {
   const pipe = join(directory.path, 'log')
   execFileSync('mkfifo', [pipe])
   await using shared = await open(pipe, 'r+')
-  const child = spawn(copy, [], {
+  const child = spawn(copy, ['info'], {
     env: { PGARCHIVIST_NODE: process.execPath },
     stdio: ['ignore', shared.fd, shared.fd],
   })
