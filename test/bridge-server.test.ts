@@ -317,7 +317,8 @@ export function _PG_archive_module_init(server) {
       }
       assert(journal.includes('at once 3'))
       assert(!journal.includes('at once 4'))
-      await bridged.counts({ archived_count: 10, failed_count: 0, last_archived_wal: last })
+      // Not how many failed: the server may have looked before the trouble ended.
+      await bridged.counts({ archived_count: 10, last_archived_wal: last })
       await bridged.postgres.stop('fast')
       await bridged.leavesNobody()
     })
