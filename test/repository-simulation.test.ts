@@ -81,9 +81,12 @@ async function falselyMissing(lie: (files: Files) => Files): Promise<string[]> {
   for (const code of ['EIO', 'EACCES', 'ESTALE', 'EMFILE', 'ENOTDIR']) {
     for (let failing = 1; ; failing++) {
       let steps = 0
-      const fate = ({ number }: Step): Fate | undefined => {
+      let broken = ''
+      // From then on, because what is not there is looked for twice.
+      const fate = ({ number, operation, path }: Step): Fate | undefined => {
         steps = number
-        return number === failing ? { kind: 'fails', code } : undefined
+        if (number === failing) broken = `${operation} ${path}`
+        return broken === `${operation} ${path}` ? { kind: 'fails', code } : undefined
       }
       const read = await start(lie(disk.mount({ fate })))
         .fetch(name)

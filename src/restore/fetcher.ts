@@ -72,6 +72,8 @@ export class Fetcher {
   readonly #failed = new Set<string>()
   /** Was the last one that was asked for not there? Then its followers hardly are. */
   #isAtEnd = false
+  /** What was on its way then. */
+  #besideEnd = new Set<string>()
   /** What was asked for last; kept until something else is. */
   #asked: string | undefined
   #answering: Promise<void> = Promise.resolve()
@@ -309,7 +311,7 @@ export class Fetcher {
       .then(answer => {
         this.#fetching.delete(name)
         // Most timelines have no successor.
-        if (!isTimelineHistory(name)) this.#isAtEnd = answer === 'not-there'
+        if (!isTimelineHistory(name)) this.#noteEnd(name, answer)
         if (answer === 'not-there') this.#missing.add(name)
         if (answer === 'unknown') this.#failed.add(name)
         this.#wake()
@@ -317,6 +319,14 @@ export class Fetcher {
       })
     this.#fetching.set(name, fetching)
     return fetching
+  }
+
+  /** What was on its way beside the one that is not there is before it, or says nothing new. */
+  #noteEnd(name: string, answer: Answer): void {
+    if (answer === 'not-there') {
+      this.#isAtEnd = true
+      this.#besideEnd = new Set(this.#fetching.keys())
+    } else if (!this.#besideEnd.delete(name)) this.#isAtEnd = false
   }
 
   async #fetchOnce(name: string): Promise<Answer> {

@@ -23,6 +23,9 @@ const uploadsPerPageMax = 1_000
 // What is behind the name of the object in that of a temporary file.
 const temporaryEnd = temporaryName('', '0123456789abcdef').slice(1)
 
+/** More than there are directories above an object. */
+const looksMax = 10
+
 /**
  * Objects as files below a directory of a server that speaks SFTP, laid out as in a local directory.
  *
@@ -259,8 +262,8 @@ export class SftpDriver implements RemoteDriver {
       } else {
         throw await this.#failure(opened.reason, session, `open file "${path}"`)
       }
-      // It may have come meanwhile.
-      if (attempt > 1) {
+      // It may have come meanwhile, or only a directory on the way, one each time.
+      if (attempt === looksMax) {
         throw new RepositoryError(
           'UNREACHABLE',
           `could not open file "${path}": a symbolic link on the way leads nowhere`,
