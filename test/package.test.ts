@@ -1,18 +1,15 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { openStore } from '../src/cli/open-store.ts'
-import { Repository } from '../src/repository/repository.ts'
-import { parseS3Location } from '../src/repository/s3-location.ts'
-import { realClock } from '../src/system/clock.ts'
 import { realFiles } from '../src/system/real-files.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
+import { openS3Repository } from './support/s3-repository.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
 
 const run = promisify(execFile)
@@ -106,13 +103,7 @@ test('the published package brings its S3 client along', async t => {
   const [name, content] = ['00000002.history', randomBytes(3_000)]
   const [file, fetched] = [path.join(directory, name), path.join(directory, 'fetched')]
   await writeFile(file, content)
-  const store = await openStore(parseS3Location(url), {
-    writer: '',
-    isGroupReadable: false,
-    owner: undefined,
-    retryMs: 10_000,
-  })
-  await using repository = new Repository({ store, clock: realClock, newId: randomUUID, writer: 'test' })
+  await using repository = await openS3Repository(url)
   const options = { cluster, headerCheck: false, compressionLevel: 1, recipients: [] }
   await repository.archive({ name, open: () => realFiles.open(file, 'read') }, options)
 

@@ -2,21 +2,18 @@
 // server must notice nothing of it but that its files wait longer.
 
 import assert from 'node:assert/strict'
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client } from 'pg'
-import { openStore } from '../../src/cli/open-store.ts'
-import { Repository } from '../../src/repository/repository.ts'
-import { parseS3Location } from '../../src/repository/s3-location.ts'
-import { realClock } from '../../src/system/clock.ts'
 import { BridgedServer } from '../bridge/bridged-server.ts'
 import { DropProbe } from '../bridge/drop-probe.ts'
 import { type FaultPlan, randomFaults } from '../support/fault-plan.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
+import { openS3Repository } from '../support/s3-repository.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
 
@@ -165,13 +162,7 @@ class ServerStorm {
 
   /** Everything that was taken for archived is in the store, as somebody sees it who is not behind the proxy. */
   async judge(url: string, systemIdentifier: string): Promise<void> {
-    const store = await openStore(parseS3Location(url), {
-      writer: '',
-      isGroupReadable: false,
-      owner: undefined,
-      retryMs: 10_000,
-    })
-    await using repository = new Repository({ store, clock: realClock, newId: randomUUID, writer: 'test' })
+    await using repository = await openS3Repository(url)
     const numbers = [...this.#digests.keys()].map(segmentNumber).toSorted((a, b) => a - b)
     assert.deepEqual(
       numbers,

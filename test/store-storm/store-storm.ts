@@ -1,17 +1,16 @@
 // Servers archive to a real Ceph through a proxy that does to their requests whatever networks and stores do, and then
 // everything is fetched through it, too. Somebody who sees Ceph without the proxy judges.
 
-import { createHash, randomUUID } from 'node:crypto'
-import { openStore } from '../../src/cli/open-store.ts'
-import { Repository } from '../../src/repository/repository.ts'
+import { createHash } from 'node:crypto'
+import type { Repository } from '../../src/repository/repository.ts'
 import { RepositoryError } from '../../src/repository/repository-error.ts'
-import { parseS3Location } from '../../src/repository/s3-location.ts'
 import { realClock } from '../../src/system/clock.ts'
 import { SeededRandom } from '../../src/system/seeded-random.ts'
 import { randomFaults } from '../support/fault-plan.ts'
 import { type FaultCounts, FaultProxy } from '../support/fault-proxy.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
+import { openS3Repository } from '../support/s3-repository.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
 
@@ -249,13 +248,7 @@ class StoreStorm {
 }
 
 async function repositoryAt(place: string): Promise<Repository> {
-  const store = await openStore(parseS3Location(`s3://${place}`), {
-    writer: '',
-    isGroupReadable: false,
-    owner: undefined,
-    retryMs,
-  })
-  return new Repository({ store, clock: realClock, newId: randomUUID, writer: 'test' })
+  return await openS3Repository(`s3://${place}`, retryMs)
 }
 
 async function fetched(repository: Repository, name: string): Promise<Buffer | undefined> {
