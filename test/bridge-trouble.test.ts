@@ -17,6 +17,8 @@ interface Trouble {
   settings?: Record<string, string>
   /** While it lasts, no file reaches the module. */
   isGivenNothing?: true
+  /** It comes over a module that runs: how long that may take to start is not how long it may take to answer. */
+  comesLater?: true
 }
 
 const tookLonger = /^WARNING: {2}archiving write-ahead log file "[0-9A-F]{24}" took longer than 1000 ms$/
@@ -174,14 +176,16 @@ const troubles: Trouble[] = [
     module: copyingWith({
       callback: 'async check_configured_cb() { if (inTrouble()) await new Promise(() => {}); return true },',
     }),
-    settings: { 'pgarchivist.start_timeout': '4s' },
+    settings: { 'pgarchivist.start_timeout': '8s' },
+    comesLater: true,
     says: [unansweredCheck],
   },
   {
     name: 'blocks its thread in check_configured_cb',
     isGivenNothing: true,
     module: copyingWith({ callback: 'check_configured_cb() { while (inTrouble()); return true },' }),
-    settings: { 'pgarchivist.start_timeout': '4s' },
+    settings: { 'pgarchivist.start_timeout': '8s' },
+    comesLater: true,
     says: [unansweredCheck],
   },
 ]
@@ -207,23 +211,38 @@ async function stopsSoon(bridged: BridgedServer): Promise<void> {
 
 describe('a module that', { concurrency: 6 }, () => {
   for (const major of majors) {
-    for (const { name, module, says, settings = {}, isGivenNothing } of troubles) {
+    for (const { name, module, says, settings = {}, isGivenNothing, comesLater = false } of troubles) {
       test(`${name}, in PostgreSQL ${major}`, async () => {
-        await using bridged = await BridgedServer.start({ major, module, settings, isInTrouble: true })
+        await using bridged = await BridgedServer.start({ major, module, settings, isInTrouble: !comesLater })
         const { postgres } = bridged
         await bridged.staysUp(async session => {
+          const before: string[] = []
+          if (comesLater) {
+            before.push(await postgres.switchWal())
+            for (const each of before) await bridged.archives(each)
+            await bridged.makeTrouble()
+          }
           const first = await postgres.switchWal()
           for (const line of says) await bridged.says(line)
           await dropsDatabaseSoon(session)
           await until('a failure is counted', async () => (await bridged.statistics()).failed_count > 0)
           assert.equal(await bridged.isDone(first), false)
-          if (isGivenNothing) assert.deepEqual(await bridged.journal(), [])
+          if (isGivenNothing) {
+            assert.deepEqual(
+              await bridged.journal(),
+              before.map(each => `attempt ${each}`),
+            )
+          }
 
           await bridged.endTrouble()
           const second = await postgres.switchWal()
           await bridged.archives(first)
           await bridged.archives(second)
-          await bridged.counts({ archived_count: 2, last_archived_wal: second, last_failed_wal: first })
+          await bridged.counts({
+            archived_count: before.length + 2,
+            last_archived_wal: second,
+            last_failed_wal: first,
+          })
         })
 
         await bridged.makeTrouble()
