@@ -263,6 +263,9 @@ test('what keeps it from looking ends with status 2 and is told in both forms', 
     assert.equal(ended.status, 2, args.join(' '))
     assert.notEqual(ended.stderr, '')
   }
+  const many = await run(['--repository', `file://${missing}`, '--jobs', '65'])
+  assert.equal(many.status, 2)
+  assert.match(many.stderr, /from 1 to 64/)
 })
 
 test('the repository may be named by the environment or by the configuration of a server', async () => {

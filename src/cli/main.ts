@@ -107,6 +107,15 @@ function atLeastOne(value: string): number {
   return number
 }
 
+/** More of them would wait for each other's memory; each takes a little that nothing bounds. */
+const jobsMax = 64
+
+function jobsAtOnce(value: string): number {
+  const number = /^\d+$/.test(value) ? Number(value) : 0
+  if (number >= 1 && number <= jobsMax) return number
+  throw new InvalidArgumentError(`It has to be a number from 1 to ${jobsMax}.`)
+}
+
 program
   .command('verify')
   .showHelpAfterError('Try "pgarchivist verify --help".')
@@ -125,7 +134,11 @@ program
   )
   .option('--decode', 'decrypt and decompress every object as well, and compare its content')
   .option('--identity-file <FILE>', 'private keys, instead of the setting "pgarchivist.identity_file"')
-  .option('--jobs <NUMBER>', 'how many objects are read at once; default: one per processor', atLeastOne)
+  .option(
+    '--jobs <NUMBER>',
+    `how many objects are read at once, up to ${jobsMax}; default: one per processor`,
+    jobsAtOnce,
+  )
   .option('--progress', 'tell how far it is, also where standard error is no terminal')
   .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
   .addHelpText(
@@ -141,15 +154,6 @@ there at all, 2 if not everything could be looked at, because the repository can
     process.exitCode = await verifyCommand(options)
   })
 
-/** More of them would wait for each other's memory; each takes a little that nothing bounds. */
-const copiesMax = 64
-
-function copiesAtOnce(value: string): number {
-  const number = /^\d+$/.test(value) ? Number(value) : 0
-  if (number >= 1 && number <= copiesMax) return number
-  throw new InvalidArgumentError(`It has to be a number from 1 to ${copiesMax}.`)
-}
-
 program
   .command('catch-up')
   .showHelpAfterError('Try "pgarchivist catch-up --help".')
@@ -159,11 +163,7 @@ program
   .option('--repository <URLS>', 'instead of the setting "pgarchivist.repository"')
   .option('--system-identifier <ID>', 'of the cluster whose WAL it is, instead of that of the data directory')
   .option('--dry-run', 'only tell what would be copied')
-  .option(
-    '--jobs <NUMBER>',
-    `how many objects are copied at once, up to ${copiesMax}; default: 4`,
-    copiesAtOnce,
-  )
+  .option('--jobs <NUMBER>', `how many objects are copied at once, up to ${jobsMax}; default: 4`, jobsAtOnce)
   .addOption(new Option('--output <FORMAT>', 'form of the output').choices(['text', 'json']).default('text'))
   .addHelpText(
     'after',
