@@ -333,8 +333,15 @@ const troubles: Trouble[] = [
   {
     what: 'there is no memory for Node',
     status: 205,
-    says: /pgarchivist: internal error: Node ended with status \d+\n$/,
+    says: /^pgarchivist: address space of a process is limited to /,
     cause: async () => ({ shell: ['/bin/sh', '-c', 'ulimit -v 100000; exec "$@"', 'sh'] }),
+  },
+  {
+    what: 'Node dies',
+    status: 205,
+    says: /pgarchivist: internal error: Node ended with status \d+\n$/,
+    // It may have all the memory that it asks for, but next to no files.
+    cause: async () => ({ shell: ['/bin/sh', '-c', 'ulimit -n 20; exec "$@"', 'sh'] }),
   },
   {
     what: 'no process can be started',

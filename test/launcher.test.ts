@@ -186,6 +186,33 @@ test('without a bundled Node that is new enough, one on the PATH is taken, and a
   assert.equal(status, 1)
 })
 
+test('with too little memory for Node it says so, and does not wait for what never ends', async () => {
+  await using directory = await temporaryDirectory()
+  const root = await realpath(directory.path)
+  const command = await place(root, 'src/cli/main.ts')
+  await placeNode(join(root, 'node_modules'), '24.21.0')
+  const limited = async (option: string, kilobytes: string, name: string) =>
+    await start('/bin/sh', ['-c', 'ulimit "$1" "$2"; exec "$0" "$3" a b', command, option, kilobytes, name])
+  for (const [option, said] of [
+    ['-v', 'address space'],
+    ['-d', 'data size'],
+  ] as const) {
+    for (const [name, expected] of [
+      ['info', 1],
+      ['archive-get', 205],
+      ['archive-push', 7],
+    ] as const) {
+      const { status, stderr } = await limited(option, '150000', name)
+      assert.equal(
+        stderr.split(' here, ')[0],
+        `pgarchivist: ${said} of a process is limited to 153600000 bytes`,
+      )
+      assert.equal(status, expected)
+    }
+    assert.deepEqual((await limited(option, '2000000', 'info')).seen?.args, ['info', 'a', 'b'])
+  }
+})
+
 test('NODE_OPTIONS for other programs do not reach it', async () => {
   await using directory = await temporaryDirectory()
   const command = await place(join(directory.path, 'checkout'), 'src/cli/main.ts')
