@@ -36,6 +36,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   // zlib touches nothing but the bytes that it is given.
   'repository/codec': ['hash-wasm', 'node:stream', 'node:zlib'],
+  // What a client gives it to read.
+  'repository/store': ['node:stream'],
   // The agents that hold the connections of the client.
   'repository/store/azure': ['@azure/storage-blob', 'node:http', 'node:https', 'node:stream'],
   'repository/store/s3': ['@aws-sdk/client-s3', 'node:http', 'node:https', 'node:stream'],

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
-import type { BlobDownloadResponseParsed, ContainerClient } from '@azure/storage-blob'
+import type { ContainerClient } from '@azure/storage-blob'
 import { type AzureLocation, azureUrl } from '../../azure-location.ts'
 import { RepositoryError } from '../../repository-error.ts'
+import { unexpectedAnswer } from '../http-failure.ts'
+import { readPiece } from '../http-piece.ts'
 import { RequestError } from '../request-error.ts'
 import type {
   Answers,
@@ -14,7 +16,7 @@ import type {
 } from '../requests.ts'
 import type { ListedObject } from '../store.ts'
 import { AzureConnection, type AzureConnectionOptions } from './azure-connection.ts'
-import { azureFailure, couldNot } from './azure-failure.ts'
+import { azureFailure } from './azure-failure.ts'
 import { type AzureRefusal, azureRefusal } from './azure-refusal.ts'
 import { blockName, newUpload, parseBlockName, uploadBegunMs } from './block-name.ts'
 
@@ -122,7 +124,9 @@ export class AzureDriver implements RemoteDriver {
           ...options,
           maxRetryRequests: 0,
         })
-        return await this.#pieceOf(request, downloaded)
+        const { readableStreamBody, contentRange, contentLength } = downloaded
+        const piece = { stream: readableStreamBody as Readable | undefined, contentRange, contentLength }
+        return await readPiece(request, piece, what => this.#unexpected('get', key, what))
       },
       ({ status, code }) => {
         if (status === 404 && code === 'BlobNotFound') return { answer: undefined }
@@ -132,31 +136,6 @@ export class AzureDriver implements RemoteDriver {
     if (answer !== 'no such piece') return answer
     const length = start === 0 ? 0 : (await this.#get({ key, start: 0, bytes: 1 }, signal))?.length
     return length === undefined ? undefined : { bytes: new Uint8Array(0), length }
-  }
-
-  async #pieceOf(request: Requests['get'], answer: BlobDownloadResponseParsed): Promise<Answers['get']> {
-    const { key, start, bytes } = request
-    const stream = answer.readableStreamBody as Readable | undefined
-    const range = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(answer.contentRange ?? '')
-    const [, first, last, length] = range === null ? [] : range.map(Number)
-    const total = length ?? (start === 0 ? answer.contentLength : undefined)
-    const expected = total === undefined ? -1 : Math.min(bytes, total - start)
-    const isRight =
-      answer.contentLength === expected &&
-      (range === null || (first === start && last === start + expected - 1))
-    if (stream === undefined || total === undefined || !isRight) {
-      stream?.destroy()
-      return this.#unexpected('get', key, 'it is another piece of the object than was asked for')
-    }
-    const piece = Buffer.allocUnsafe(expected)
-    let filled = 0
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-      if (filled + chunk.length > expected) return this.#unexpected('get', key, 'it is longer than it says')
-      piece.set(chunk, filled)
-      filled += chunk.length
-    }
-    if (filled < expected) return this.#unexpected('get', key, 'it is shorter than it says')
-    return { bytes: piece, length: total }
   }
 
   /** Pages may be empty, and others follow. */
@@ -361,13 +340,8 @@ export class AzureDriver implements RemoteDriver {
     )
   }
 
-  /** An answer that makes no sense: something on the way may have changed it. */
   #unexpected(kind: RequestKind, key: string, what: string): never {
-    throw new RequestError('UNREACHABLE', `${couldNot(kind, key, this.url)}: the answer makes no sense`, {
-      retry: 'again',
-      detail: `${what.charAt(0).toUpperCase()}${what.slice(1)}.`,
-      hint: 'Something on the way to the store may have changed it; it is tried again.',
-    })
+    throw unexpectedAnswer({ kind, key, url: this.url }, what)
   }
 }
 

@@ -1,66 +1,33 @@
 import type { AzureLocation } from '../../azure-location.ts'
-import type { RepositoryErrorCode } from '../../repository-error.ts'
-import { RequestError, type RequestRetry } from '../request-error.ts'
-import type { RequestKind } from '../requests.ts'
+import {
+  type HttpEndpoint,
+  type HttpRequest,
+  ofNetwork,
+  ofStranger,
+  ownFailure,
+  plainWord,
+  requestError,
+  skewed,
+  type Told,
+  tooBusy,
+} from '../http-failure.ts'
 import type { AzureAccount } from './azure-account.ts'
 import { IdentityFailure } from './azure-identity.ts'
 import type { AzureRefusal } from './azure-refusal.ts'
 
-export interface FailedRequest {
-  kind: RequestKind
-  key: string
-  url: string
+export interface FailedRequest extends HttpRequest {
   location: AzureLocation
   account: AzureAccount
-  /** What must not be repeated, whoever said it. */
-  secrets: readonly string[]
   nowMs: number
-}
-
-/** What is told of a failure, and what to do about it. */
-interface Told {
-  what: string
-  retry: RequestRetry
-  hint?: string
-  code?: RepositoryErrorCode
-  detail?: string
 }
 
 /** Why a request failed, in a line, with the remedy. What was no failure of the request stays as it is. */
 export function azureFailure(refusal: AzureRefusal, failed: FailedRequest): unknown {
   const told = toldOf(refusal, failed)
   if (told === undefined) return refusal.thrown
-  const { what, hint, code = 'UNREACHABLE' } = told
-  return new RequestError(code, `${couldNot(failed.kind, failed.key, failed.url)}: ${what}`, {
-    retry: told.retry,
-    retryAfterMs: refusal.retryAfterMs,
-    detail: told.detail ?? answerOf(refusal, failed.secrets),
-    ...(hint !== undefined && { hint }),
-  })
-}
-
-/** What a request was for. */
-export function couldNot(kind: RequestKind, key: string, url: string): string {
-  const place = `repository "${url}"`
-  switch (kind) {
-    case 'inspect':
-      return `could not use ${place}`
-    case 'get':
-      return `could not read "${key}" in ${place}`
-    case 'list':
-      return key === '' ? `could not list ${place}` : `could not list "${key}" in ${place}`
-    case 'listUploads':
-      return `could not list unfinished uploads in ${place}`
-    case 'put':
-    case 'confirm':
-    case 'beginUpload':
-    case 'putPart':
-    case 'endUpload':
-    case 'abandonUpload':
-      return `could not store "${key}" in ${place}`
-    default:
-      return kind satisfies never
-  }
+  // Only the first line of what it has said: others repeat the request.
+  const said = refusal.status === 403 ? undefined : /^[^\n]+/.exec(refusal.message ?? '')?.[0]
+  return requestError(told, failed, { ...refusal, said })
 }
 
 function toldOf(refusal: AzureRefusal, failed: FailedRequest): Told | undefined {
@@ -73,8 +40,11 @@ function toldOf(refusal: AzureRefusal, failed: FailedRequest): Told | undefined 
       detail: 'Neither a key nor a SAS token is set, so that a token of Entra ID was asked for.',
     }
   }
-  if (status === undefined) return errno === undefined ? undefined : ofNetwork(errno, thrown, failed)
-  return code === undefined ? ofStranger(status, failed) : ofStore(code, status, refusal, failed)
+  const endpoint = endpointOf(failed)
+  if (status === undefined) {
+    return errno === undefined ? undefined : ofNetwork(errno, (thrown as Error).message, endpoint)
+  }
+  return code === undefined ? ofStranger(status, endpoint) : ofStore(code, status, refusal, failed)
 }
 
 function ofStore(code: string, status: number, refusal: AzureRefusal, failed: FailedRequest): Told {
@@ -191,8 +161,7 @@ function ofStore(code: string, status: number, refusal: AzureRefusal, failed: Fa
     default:
   }
   if (slowDown.has(code) || status === 429 || status === 503) return tooBusy
-  if (passing.has(code) || status >= 500)
-    return { what: 'the store had a failure of its own', retry: 'again' }
+  if (passing.has(code) || status >= 500) return ownFailure
   return {
     what: `the store refused it (${plainWord(code)})`,
     hint: 'Ask whoever runs the store; the detail is what it has said.',
@@ -201,12 +170,6 @@ function ofStore(code: string, status: number, refusal: AzureRefusal, failed: Fa
 }
 
 const slowDown: ReadonlySet<string> = new Set(['ServerBusy', 'TooManyRequests', 'EgressIsOverAccountLimit'])
-
-const tooBusy: Told = {
-  what: 'the store has too much to do',
-  hint: 'It is tried again, more slowly.',
-  retry: 'slow down',
-}
 
 /** Accidents: the same request may succeed. The digests do not match where bytes were changed on the way. */
 const passing: ReadonlySet<string> = new Set([
@@ -280,12 +243,6 @@ function ofAuthorization(refusal: AzureRefusal, failed: FailedRequest): Told {
   }
 }
 
-const skewed: Told = {
-  what: 'the clocks of this machine and of the store differ too much',
-  hint: 'Set the clock of this machine, best by NTP.',
-  retry: 'again',
-}
-
 function timeIn(token: string, name: string): { ms: number; text: string } | undefined {
   const text = new URLSearchParams(token).get(name) ?? ''
   const ms = Date.parse(text)
@@ -315,130 +272,20 @@ function permissionHint({ kind, account, location }: FailedRequest): string {
   }
 }
 
-/** Stores have a word for each refusal. Proxies, load balancers and web sites do not. */
-function ofStranger(status: number, failed: FailedRequest): Told {
-  if (status === 503 || status === 429) return tooBusy
-  if (status >= 500) return { what: `${endpointOf(failed)} answered ${status}`, retry: 'again' }
+function endpointOf({ account }: FailedRequest): HttpEndpoint {
+  const name = `"${account.endpoint}"`
   return {
-    what: `what answers at ${endpointOf(failed)} is no Azure Blob Storage`,
-    hint: 'Correct "endpoint" in "pgarchivist.repository", or the proxy on the way.',
-    // The beginning of an answer was right, so that the rest may have been lost or changed on the way.
-    retry: status < 300 ? 'again' : 'never',
+    name,
+    hasTls: !/^http:/i.test(account.endpoint),
+    stranger: 'is no Azure Blob Storage',
+    unknownHost: account.isPublic
+      ? {
+          what: `there is no storage account "${account.name}"`,
+          hint: 'Correct "account" in "pgarchivist.repository", or the name service of this machine. Accounts outside of the public cloud need "endpoint".',
+        }
+      : {
+          what: `there is no host by the name in ${name}`,
+          hint: 'Correct "endpoint" in "pgarchivist.repository", or the name service of this machine.',
+        },
   }
-}
-
-function ofNetwork(errno: string, thrown: unknown, failed: FailedRequest): Told {
-  const endpoint = endpointOf(failed)
-  const { message } = thrown as Error
-  if (untrusted.has(errno)) {
-    return {
-      what: `the certificate of ${endpoint} is signed by nobody who is trusted here`,
-      code: 'SETTINGS',
-      // What follows is advice for programs.
-      detail: sentence(message.replace(/;.*/s, '')),
-      hint: 'Let "ca_file" in "pgarchivist.repository" name the file with the certificate of whoever signed it.',
-      retry: 'never',
-    }
-  }
-  switch (errno) {
-    case 'ENOTFOUND':
-      return {
-        what: failed.account.isPublic
-          ? `there is no storage account "${failed.account.name}"`
-          : `there is no host by the name in ${endpoint}`,
-        hint: failed.account.isPublic
-          ? 'Correct "account" in "pgarchivist.repository", or the name service of this machine. Accounts outside of the public cloud need "endpoint".'
-          : 'Correct "endpoint" in "pgarchivist.repository", or the name service of this machine.',
-        retry: 'never',
-      }
-    case 'EAI_AGAIN':
-      return {
-        what: `the name in ${endpoint} could not be looked up`,
-        hint: 'Check the network and the name service of this machine; it is tried again.',
-        retry: 'again',
-      }
-    case 'ECONNREFUSED':
-      return {
-        what: `${endpoint} refused the connection`,
-        hint: 'Is the store running, and are host and port in "endpoint" right? It is tried again.',
-        retry: 'again',
-      }
-    case 'ERR_TLS_CERT_ALTNAME_INVALID':
-      return {
-        what: `the certificate of ${endpoint} is for another host`,
-        code: 'SETTINGS',
-        detail: sentence(message),
-        hint: 'Write the host in "endpoint" as the certificate names it.',
-        retry: 'never',
-      }
-    case 'CERT_HAS_EXPIRED':
-      return {
-        what: `the certificate of ${endpoint} has expired`,
-        hint: 'Renew it. If it has not expired, set the clock of this machine.',
-        retry: 'never',
-      }
-    case 'ERR_PROXY_TUNNEL':
-      return {
-        what: `the proxy did not let us through to ${endpoint}`,
-        hint: 'Correct HTTPS_PROXY, or name the host in NO_PROXY.',
-        retry: 'again',
-      }
-    default:
-  }
-  if (errno === 'EPROTO' && /wrong version number|packet length too long/.test(message)) {
-    return {
-      what: `${endpoint} does not speak TLS`,
-      hint: 'Write "endpoint=http://…", or the port where it does.',
-      retry: 'never',
-    }
-  }
-  return {
-    what: `the connection to ${endpoint} failed`,
-    detail: `The reason is ${plainWord(errno)}.`,
-    hint: /^http:/i.test(failed.account.endpoint)
-      ? 'Check the network, and whether the store wants "endpoint=https://…" there; it is tried again.'
-      : 'Check the network; it is tried again.',
-    retry: 'again',
-  }
-}
-
-const untrusted: ReadonlySet<string> = new Set([
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'CERT_UNTRUSTED',
-  'CERT_SIGNATURE_FAILURE',
-])
-
-function endpointOf({ account }: FailedRequest): string {
-  return `"${account.endpoint}"`
-}
-
-/** What the store has said, for whoever asks those who run it. Only its first line: others repeat the request. */
-function answerOf(
-  { status, code, message, requestId }: AzureRefusal,
-  secrets: readonly string[],
-): string | undefined {
-  if (status === undefined) return undefined
-  const named = code === undefined ? '' : ` ${plainWord(code)}`
-  const request = requestId === undefined ? '' : ` to request ${plainWord(requestId)}`
-  const said = /^[^\n]{1,300}/.exec(message ?? '')?.[0]
-  return sentence(
-    `the store answered ${status}${named}${request}${said === undefined || status === 403 ? '' : `: ${plainText(said, secrets)}`}`,
-  )
-}
-
-function plainText(text: string, secrets: readonly string[]): string {
-  return secrets.reduce((shown, secret) => shown.replaceAll(secret, '…'), text).replaceAll(/\s+/g, ' ')
-}
-
-function plainWord(text: string): string {
-  return text.replaceAll(/[^\w.:/+=-]/g, '').slice(0, 80)
-}
-
-function sentence(text: string): string {
-  const trimmed = text.trim()
-  return `${trimmed.charAt(0).toUpperCase()}${trimmed.slice(1)}${/[.!?]$/.test(trimmed) ? '' : '.'}`
 }

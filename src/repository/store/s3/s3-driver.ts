@@ -5,7 +5,6 @@ import {
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
   GetObjectCommand,
-  type GetObjectCommandOutput,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -13,10 +12,12 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { type S3Location, s3Url } from '../../s3-location.ts'
+import { unexpectedAnswer } from '../http-failure.ts'
+import { readPiece } from '../http-piece.ts'
 import { RequestError } from '../request-error.ts'
 import type { Answers, RemoteDriver, RemoteFeatures, RequestKind, Requests } from '../requests.ts'
 import { S3Connection, type S3ConnectionOptions } from './s3-connection.ts'
-import { couldNot, s3Failure } from './s3-failure.ts'
+import { s3Failure } from './s3-failure.ts'
 import { type S3Refusal, s3Refusal } from './s3-refusal.ts'
 
 const uploadsPerPage = 1000
@@ -135,7 +136,9 @@ export class S3Driver implements RemoteDriver {
           new GetObjectCommand({ ...this.#object(key), Range: range }),
           options,
         )
-        return await this.#pieceOf(request, answer)
+        const { Body, ContentRange: contentRange, ContentLength: contentLength } = answer
+        const piece = { stream: Body as Readable | undefined, contentRange, contentLength }
+        return await readPiece(request, piece, what => this.#unexpected('get', key, what))
       },
       ({ code }) => {
         if (code === 'NoSuchKey') return { answer: undefined }
@@ -145,32 +148,6 @@ export class S3Driver implements RemoteDriver {
     if (answer !== 'no such piece') return answer
     const length = start === 0 ? 0 : (await this.#get({ key, start: 0, bytes: 1 }, signal))?.length
     return length === undefined ? undefined : { bytes: new Uint8Array(0), length }
-  }
-
-  async #pieceOf(request: Requests['get'], answer: GetObjectCommandOutput): Promise<Answers['get']> {
-    const { key, start, bytes } = request
-    const stream = answer.Body as Readable
-    const range = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(answer.ContentRange ?? '')
-    const [, first, last, length] = range === null ? [] : range.map(Number)
-    // Some answer with the whole of what is not longer than what was asked for.
-    const total = length ?? (start === 0 ? answer.ContentLength : undefined)
-    const expected = total === undefined ? -1 : Math.min(bytes, total - start)
-    const isRight =
-      answer.ContentLength === expected &&
-      (range === null || (first === start && last === start + expected - 1))
-    if (total === undefined || !isRight) {
-      stream.destroy()
-      return this.#unexpected('get', key, 'it is another piece of the object than was asked for')
-    }
-    const piece = Buffer.allocUnsafe(expected)
-    let filled = 0
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-      if (filled + chunk.length > expected) return this.#unexpected('get', key, 'it is longer than it says')
-      piece.set(chunk, filled)
-      filled += chunk.length
-    }
-    if (filled < expected) return this.#unexpected('get', key, 'it is shorter than it says')
-    return { bytes: piece, length: total }
   }
 
   async #list(request: Requests['list'], signal: AbortSignal | undefined): Promise<Answers['list']> {
@@ -323,13 +300,8 @@ export class S3Driver implements RemoteDriver {
     }
   }
 
-  /** An answer that makes no sense: something on the way may have changed it. */
   #unexpected(kind: RequestKind, key: string, what: string): never {
-    throw new RequestError('UNREACHABLE', `${couldNot(kind, key, this.url)}: the answer makes no sense`, {
-      retry: 'again',
-      detail: `${what.charAt(0).toUpperCase()}${what.slice(1)}.`,
-      hint: 'Something on the way to the store may have changed it; it is tried again.',
-    })
+    throw unexpectedAnswer({ kind, key, url: this.url }, what)
   }
 }
 

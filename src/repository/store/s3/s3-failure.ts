@@ -1,73 +1,43 @@
-import type { RepositoryErrorCode } from '../../repository-error.ts'
 import type { S3Location } from '../../s3-location.ts'
-import { RequestError, type RequestRetry } from '../request-error.ts'
-import type { RequestKind } from '../requests.ts'
+import {
+  type HttpEndpoint,
+  type HttpRequest,
+  ofNetwork,
+  ofStranger,
+  ownFailure,
+  plainWord,
+  requestError,
+  sentence,
+  skewed,
+  type Told,
+  tooBusy,
+} from '../http-failure.ts'
 import { CredentialsMissing, type S3Refusal } from './s3-refusal.ts'
 
-export interface FailedRequest {
-  kind: RequestKind
-  key: string
-  url: string
+export interface FailedRequest extends HttpRequest {
   location: S3Location
-  /** What must not be repeated, whoever said it. */
-  secrets: readonly string[]
   /** Is the next try made with other credentials, or in another region? */
   isMended: boolean
-}
-
-/** What is told of a failure, and what to do about it. */
-interface Told {
-  what: string
-  retry: RequestRetry
-  hint?: string
-  code?: RepositoryErrorCode
-  detail?: string
 }
 
 /** Why a request failed, in a line, with the remedy. What was no failure of the request stays as it is. */
 export function s3Failure(refusal: S3Refusal, failed: FailedRequest): unknown {
   const told = toldOf(refusal, failed)
   if (told === undefined) return refusal.thrown
-  const { what, hint, code = 'UNREACHABLE' } = told
-  return new RequestError(code, `${couldNot(failed.kind, failed.key, failed.url)}: ${what}`, {
-    retry: failed.isMended ? 'again' : told.retry,
-    retryAfterMs: refusal.retryAfterMs,
-    detail: told.detail ?? answerOf(refusal, failed.secrets),
-    ...(hint !== undefined && { hint }),
-  })
-}
-
-/** What a request was for. */
-export function couldNot(kind: RequestKind, key: string, url: string): string {
-  const place = `repository "${url}"`
-  switch (kind) {
-    case 'inspect':
-      return `could not use ${place}`
-    case 'get':
-      return `could not read "${key}" in ${place}`
-    case 'list':
-      return key === '' ? `could not list ${place}` : `could not list "${key}" in ${place}`
-    case 'listUploads':
-      return `could not list unfinished uploads in ${place}`
-    case 'abandonUpload':
-      return `could not remove an unfinished upload of "${key}" in ${place}`
-    case 'put':
-    case 'confirm':
-    case 'beginUpload':
-    case 'putPart':
-    case 'endUpload':
-      return `could not store "${key}" in ${place}`
-    default:
-      return kind satisfies never
-  }
+  const { code, message } = refusal
+  const answer = { ...refusal, said: message === code ? undefined : message }
+  return requestError({ ...told, ...(failed.isMended && { retry: 'again' }) }, failed, answer)
 }
 
 function toldOf(refusal: S3Refusal, failed: FailedRequest): Told | undefined {
   const { thrown, errno, status, code } = refusal
   if (thrown instanceof CredentialsMissing) return missingCredentials(thrown, failed)
-  if (status === undefined) return errno === undefined ? undefined : ofNetwork(errno, thrown, failed)
+  const endpoint = endpointOf(failed)
+  if (status === undefined) {
+    return errno === undefined ? undefined : ofNetwork(errno, (thrown as Error).message, endpoint)
+  }
   return (
-    ofRegion(refusal) ?? (code === undefined ? ofStranger(status, failed) : ofStore(code, status, failed))
+    ofRegion(refusal) ?? (code === undefined ? ofStranger(status, endpoint) : ofStore(code, status, failed))
   )
 }
 
@@ -158,12 +128,7 @@ function ofStore(code: string, status: number, failed: FailedRequest): Told {
         retry: 'never',
       }
     case 'RequestTimeTooSkewed':
-      return {
-        what: 'the clocks of this machine and of the store differ too much',
-        hint: 'Set the clock of this machine, best by NTP.',
-        // The client has learned by how much.
-        retry: 'again',
-      }
+      return skewed
     case 'QuotaExceeded':
     case 'XMinioStorageFull':
     case 'InsufficientStorage':
@@ -203,8 +168,7 @@ function ofStore(code: string, status: number, failed: FailedRequest): Told {
     }
   }
   if (slowDown.has(code)) return tooBusy
-  if (passing.has(code) || status >= 500)
-    return { what: 'the store had a failure of its own', retry: 'again' }
+  if (passing.has(code) || status >= 500) return ownFailure
   const isNewObject = failed.kind === 'put' || failed.kind === 'beginUpload'
   const options = isNewObject ? optionsOf(location) : []
   return {
@@ -232,12 +196,6 @@ const slowDown: ReadonlySet<string> = new Set([
   'TooManyRequestsException',
   'BandwidthLimitExceeded',
 ])
-
-const tooBusy: Told = {
-  what: 'the store has too much to do',
-  hint: 'It is tried again, more slowly.',
-  retry: 'slow down',
-}
 
 /** Accidents: the same request may succeed. The digests do not match where bytes were changed on the way. */
 const passing: ReadonlySet<string> = new Set([
@@ -290,134 +248,16 @@ function permissionHint({ kind, location }: FailedRequest): string {
   }
 }
 
-/** Stores have a word for each refusal. Proxies, load balancers and web sites do not. */
-function ofStranger(status: number, failed: FailedRequest): Told {
-  if (status === 503 || status === 429) return tooBusy
-  if (status >= 500) return { what: `${endpointOf(failed)} answered ${status}`, retry: 'again' }
+function endpointOf({ location }: FailedRequest): HttpEndpoint {
+  const { endpoint } = location
+  const name = endpoint === undefined ? "Amazon's store" : `"${endpoint}"`
   return {
-    what: `what answers at ${endpointOf(failed)} does not speak S3`,
-    hint: 'Correct "endpoint" in "pgarchivist.repository", or the proxy on the way.',
-    // The beginning of an answer was right, so that the rest may have been lost or changed on the way.
-    retry: status < 300 ? 'again' : 'never',
+    name,
+    hasTls: endpoint?.startsWith('http:') !== true,
+    stranger: 'does not speak S3',
+    unknownHost: {
+      what: `there is no host by the name in ${name}`,
+      hint: 'Correct "endpoint" in "pgarchivist.repository", or the name service of this machine. Names of buckets are put before that of the host with "path_style=off".',
+    },
   }
-}
-
-function ofNetwork(errno: string, thrown: unknown, failed: FailedRequest): Told {
-  const endpoint = endpointOf(failed)
-  const { message } = thrown as Error
-  if (untrusted.has(errno)) {
-    return {
-      what: `the certificate of ${endpoint} is signed by nobody who is trusted here`,
-      code: 'SETTINGS',
-      // What follows is advice for programs.
-      detail: sentence(message.replace(/;.*/s, '')),
-      hint: 'Let "ca_file" in "pgarchivist.repository" name the file with the certificate of whoever signed it.',
-      retry: 'never',
-    }
-  }
-  switch (errno) {
-    case 'ENOTFOUND':
-      return {
-        what: `there is no host by the name in ${endpoint}`,
-        hint: 'Correct "endpoint" in "pgarchivist.repository", or the name service of this machine. Names of buckets are put before that of the host with "path_style=off".',
-        retry: 'never',
-      }
-    case 'EAI_AGAIN':
-      return {
-        what: `the name in ${endpoint} could not be looked up`,
-        hint: 'Check the network and the name service of this machine; it is tried again.',
-        retry: 'again',
-      }
-    case 'ECONNREFUSED':
-      return {
-        what: `${endpoint} refused the connection`,
-        hint: 'Is the store running, and are host and port in "endpoint" right? It is tried again.',
-        retry: 'again',
-      }
-    case 'ERR_TLS_CERT_ALTNAME_INVALID':
-      return {
-        what: `the certificate of ${endpoint} is for another host`,
-        code: 'SETTINGS',
-        detail: sentence(message),
-        hint: 'Write the host in "endpoint" as the certificate names it.',
-        retry: 'never',
-      }
-    case 'CERT_HAS_EXPIRED':
-      return {
-        what: `the certificate of ${endpoint} has expired`,
-        hint: 'Renew it. If it has not expired, set the clock of this machine.',
-        retry: 'never',
-      }
-    case 'CERT_NOT_YET_VALID':
-      return {
-        what: `the certificate of ${endpoint} is not valid yet`,
-        hint: 'Set the clock of this machine.',
-        retry: 'never',
-      }
-    case 'ERR_PROXY_TUNNEL':
-      return {
-        what: `the proxy did not let us through to ${endpoint}`,
-        hint: 'Correct HTTPS_PROXY, or name the host in NO_PROXY.',
-        retry: 'again',
-      }
-    default:
-  }
-  if (errno === 'EPROTO' && /wrong version number|packet length too long/.test(message)) {
-    return {
-      what: `${endpoint} does not speak TLS`,
-      hint: 'Write "endpoint=http://…", or the port where it does.',
-      retry: 'never',
-    }
-  }
-  return {
-    what: `the connection to ${endpoint} failed`,
-    detail: `The reason is ${plainWord(errno)}.`,
-    hint:
-      failed.location.endpoint?.startsWith('http:') === true
-        ? 'Check the network, and whether the store wants "endpoint=https://…" there; it is tried again.'
-        : 'Check the network; it is tried again.',
-    retry: 'again',
-  }
-}
-
-const untrusted: ReadonlySet<string> = new Set([
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'CERT_UNTRUSTED',
-  'CERT_SIGNATURE_FAILURE',
-])
-
-function endpointOf({ location }: FailedRequest): string {
-  return location.endpoint === undefined ? "Amazon's store" : `"${location.endpoint}"`
-}
-
-/** What the store has said, for whoever asks those who run it. */
-function answerOf(
-  { status, code, message, requestId }: S3Refusal,
-  secrets: readonly string[],
-): string | undefined {
-  if (status === undefined) return undefined
-  const named = code === undefined ? '' : ` ${plainWord(code)}`
-  const request = requestId === undefined ? '' : ` to request ${plainWord(requestId)}`
-  const said = message === undefined || message === code ? '' : `: ${plainText(message, secrets)}`
-  return sentence(`the store answered ${status}${named}${request}${said}`)
-}
-
-const messageLengthMax = 300
-
-function plainText(text: string, secrets: readonly string[]): string {
-  const hidden = secrets.reduce((shown, secret) => shown.replaceAll(secret, '…'), text)
-  return hidden.replaceAll(/\s+/g, ' ').slice(0, messageLengthMax)
-}
-
-function plainWord(text: string): string {
-  return text.replaceAll(/[^\w.:/+=-]/g, '').slice(0, 80)
-}
-
-function sentence(text: string): string {
-  const trimmed = text.trim()
-  return `${trimmed.charAt(0).toUpperCase()}${trimmed.slice(1)}${/[.!?]$/.test(trimmed) ? '' : '.'}`
 }
