@@ -45,7 +45,8 @@ export async function waits() {
 }
 export function blocks() {
   appendFileSync('${places.journal}', 'blocks\\n')
-  for (;;);
+  // As an endless loop does, but leaves the processors to the servers.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
 }
 `
 

@@ -148,15 +148,15 @@ const troubles: Trouble[] = [
   {
     name: 'never comes out of startup_cb',
     module: copyingWith({ callback: 'async startup_cb() { if (inTrouble()) await new Promise(() => {}) },' }),
-    settings: { 'pgarchivist.start_timeout': '4s' },
+    settings: { 'pgarchivist.start_timeout': '8s' },
     says: [
       'WARNING:  pgarchivist process (PID <pid>) was ended: it has not started within "pgarchivist.start_timeout"',
     ],
   },
   {
     name: 'blocks its thread in startup_cb',
-    module: copyingWith({ callback: 'startup_cb() { while (inTrouble()); },' }),
-    settings: { 'pgarchivist.start_timeout': '4s' },
+    module: copyingWith({ callback: 'startup_cb() { blockInTrouble() },' }),
+    settings: { 'pgarchivist.start_timeout': '8s' },
     says: [
       'WARNING:  pgarchivist process (PID <pid>) was ended: it has not started within "pgarchivist.start_timeout"',
     ],
@@ -183,7 +183,7 @@ const troubles: Trouble[] = [
   {
     name: 'blocks its thread in check_configured_cb',
     isGivenNothing: true,
-    module: copyingWith({ callback: 'check_configured_cb() { while (inTrouble()); return true },' }),
+    module: copyingWith({ callback: 'check_configured_cb() { blockInTrouble(); return true },' }),
     settings: { 'pgarchivist.start_timeout': '8s' },
     comesLater: true,
     says: [unansweredCheck],

@@ -25,7 +25,10 @@ export function _PG_archive_module_init(server) {
 }
 `
 
-/** The same, with the trouble in another callback, or outside of all. */
+/**
+ * The same, with the trouble in another callback, or outside of all. `blockInTrouble` holds the thread as an endless loop
+ * does, but leaves the processors to the servers.
+ */
 export const copyingWith =
   ({ atTop = '', inInit = '', callback = '' }) =>
   ({ archive, trouble, journal }: Places) =>
@@ -33,6 +36,9 @@ export const copyingWith =
 import { appendFileSync, copyFileSync, existsSync } from 'node:fs'
 const inTrouble = () => existsSync('${trouble}')
 const note = text => appendFileSync('${journal}', text + '\\n')
+function blockInTrouble() {
+  while (inTrouble()) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
+}
 ${atTop}
 export function _PG_archive_module_init(server) {
   ${inInit}
