@@ -1,38 +1,13 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { realFiles } from '../src/system/real-files.ts'
-import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
-import { openS3Repository } from './support/s3-repository.ts'
-import { sharedCeph } from './support/shared-ceph.ts'
+import { installedPackage } from './support/installed-package.ts'
 
 const run = promisify(execFile)
-const root = fileURLToPath(new URL('..', import.meta.url))
-
-/** Packs the package and lays it out as npm would install it, its dependencies being those of this checkout. */
-async function installedPackage(directory: string): Promise<string> {
-  await run('npm', ['pack', '--pack-destination', directory, '--loglevel=error'], { cwd: root })
-  const [archive = ''] = (await readdir(directory)).filter(name => name.endsWith('.tgz'))
-  const modules = path.join(directory, 'node_modules')
-  const installed = path.join(modules, 'pgarchivist')
-  await mkdir(installed, { recursive: true })
-  await run('tar', ['-xzf', path.join(directory, archive), '-C', installed, '--strip-components=1'])
-  const { dependencies }: { dependencies: Record<string, string> } = JSON.parse(
-    await readFile(path.join(root, 'package.json'), 'utf8'),
-  )
-  for (const name of await readdir(path.join(root, 'node_modules'))) {
-    if (name in dependencies || name.startsWith('node-linux-')) {
-      await symlink(path.join(root, 'node_modules', name), path.join(modules, name))
-    }
-  }
-  return installed
-}
 
 test('the published package runs without the sources and offers its types and the conformance suite', async t => {
   const directory = await mkdtemp(path.join(tmpdir(), 'package-'))
@@ -81,33 +56,4 @@ test('the published package runs without the sources and offers its types and th
   assert.deepEqual(await readdir(path.join(dataDirectory, 'pg_wal/archive_status')), [
     '000000010000000000000001.done',
   ])
-})
-
-test('the published package brings its S3 client along', async t => {
-  const directory = await mkdtemp(path.join(tmpdir(), 'package-'))
-  t.after(() => rm(directory, { recursive: true }))
-  const [installed, ceph, profiles] = await Promise.all([
-    installedPackage(directory),
-    sharedCeph(),
-    S3Profiles.begin(),
-  ])
-  await using _ = ceph
-  await using __ = profiles
-  await profiles.set({ default: ownerOf(ceph) })
-  const url = `s3://${await ceph.createBucket()}/wal?endpoint=${ceph.endpoint}`
-  const cluster = {
-    systemIdentifier: '7300000000000000001',
-    walSegmentBytes: undefined,
-    pageMagic: undefined,
-  }
-  const [name, content] = ['00000002.history', randomBytes(3_000)]
-  const [file, fetched] = [path.join(directory, name), path.join(directory, 'fetched')]
-  await writeFile(file, content)
-  await using repository = await openS3Repository(url)
-  const options = { cluster, headerCheck: false, compressionLevel: 1, recipients: [] }
-  await repository.archive({ name, open: () => realFiles.open(file, 'read') }, options)
-
-  const get = ['archive-get', '--repository', url, '--system-identifier', cluster.systemIdentifier]
-  await run(path.join(installed, 'bin/pgarchivist'), [...get, name, fetched], { timeout: 60_000 })
-  assert.deepEqual(await readFile(fetched), content)
 })
