@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { encodeMarker } from '../src/repository/marker.ts'
 import { markerKey } from '../src/repository/object-key.ts'
-import { Repository, type WalSource } from '../src/repository/repository.ts'
+import { Repository } from '../src/repository/repository.ts'
 import { MemoryBudget } from '../src/repository/store/memory-budget.ts'
 import { MemoryDriver } from '../src/repository/store/memory-driver.ts'
 import { RemoteStore } from '../src/repository/store/remote-store.ts'
@@ -13,6 +13,7 @@ import { SeededRandom } from '../src/system/seeded-random.ts'
 import { SimulatedClock } from '../src/system/simulated-clock.ts'
 import { noise } from './support/coded-bytes.ts'
 import { archiveOptions, keyOf } from './support/repository-stage.ts'
+import { sourceOf } from './support/source-of.ts'
 
 const budgetBytes = 100
 const ownBytesMax = 60
@@ -126,28 +127,10 @@ test(
     const body = noise(4 * 1024 ** 2)
     const names = Array.from({ length: 8 }, (_, index) => `00000001000000000000000${index}`)
     const archived = names.map(name =>
-      repository.archive(inMemory(name, body), { ...archiveOptions, headerCheck: false }),
+      repository.archive(sourceOf(name, body), { ...archiveOptions, headerCheck: false }),
     )
     assert.deepEqual(await Promise.all(archived), Array(8).fill('archived'))
     for (const name of names) assert.ok(driver.objects.has(keyOf(name)), name)
     assert.equal(budget.usedBytes, 0)
   },
 )
-
-function inMemory(name: string, content: Buffer): WalSource {
-  return {
-    name,
-    open: async () => {
-      let position = 0
-      return {
-        stat: async () => ({ size: content.length, modifiedNs: 0n, changedNs: 0n, inode: 1n, device: 1n }),
-        read: async buffer => {
-          const bytes = content.copy(buffer, 0, position)
-          position += bytes
-          return bytes
-        },
-        [Symbol.asyncDispose]: async () => {},
-      }
-    },
-  }
-}

@@ -18,6 +18,7 @@ import { SimulatedClock } from '../src/system/simulated-clock.ts'
 import { synchronousCodec } from './simulation/repository-codec.ts'
 import { noise } from './support/coded-bytes.ts'
 import { anyId, archiveOptions, failure } from './support/repository-stage.ts'
+import { sourceOf } from './support/source-of.ts'
 import { anySystemIdentifier, walSegment } from './support/wal-segment.ts'
 
 const megabyte = 1024 ** 2
@@ -95,30 +96,7 @@ function objectOf(content: Uint8Array, frontBytes = Math.min(4_096, content.leng
   }
 }
 
-function sourceOf(name: string, content = walSegment({ name })) {
-  return {
-    name,
-    open: async () => {
-      let at = 0
-      return {
-        stat: async () => ({
-          size: content.length,
-          modifiedNs: 1n,
-          changedNs: 1n,
-          inode: 1n,
-          device: 1n,
-        }),
-        read: async (buffer: Uint8Array) => {
-          const bytes = content.subarray(at, at + buffer.length)
-          buffer.set(bytes)
-          at += bytes.length
-          return bytes.length
-        },
-        [Symbol.asyncDispose]: async () => {},
-      }
-    },
-  }
-}
+const segmentSource = (name: string) => sourceOf(name, walSegment({ name }))
 
 async function fetched(repository: Repository, name: string): Promise<Buffer | undefined> {
   const pieces: Uint8Array[] = []
@@ -133,9 +111,10 @@ test('a file is archived with one request, after those that come with the first 
   for (const options of [{}, unproven]) {
     const stage = new Stage(options)
     const repository = stage.repository()
-    await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+    await repository.archive(segmentSource(nameOf(0)), archiveOptions)
     stage.asked = []
-    for (let file = 1; file < 10; file++) await repository.archive(sourceOf(nameOf(file)), archiveOptions)
+    for (let file = 1; file < 10; file++)
+      await repository.archive(segmentSource(nameOf(file)), archiveOptions)
     // Once a day one looks for uploads that were lost.
     assert.deepEqual(
       stage.kinds.filter(kind => kind !== 'listUploads'),
@@ -143,7 +122,9 @@ test('a file is archived with one request, after those that come with the first 
     )
     stage.asked = []
     await stage.clock.pass(10_000)
-    await Promise.all([10, 11, 12].map(file => repository.archive(sourceOf(nameOf(file)), archiveOptions)))
+    await Promise.all(
+      [10, 11, 12].map(file => repository.archive(segmentSource(nameOf(file)), archiveOptions)),
+    )
     assert.deepEqual(stage.kinds.toSorted(), ['get', 'put', 'put', 'put'], 'they share a look at the marker')
   }
 })
@@ -151,9 +132,9 @@ test('a file is archived with one request, after those that come with the first 
 test('the first file of a process costs a look at the marker more, and its trial where that is needed', async () => {
   const stage = new Stage(unproven)
   const known = memory()
-  await stage.repository({ known }).archive(sourceOf(nameOf(0)), archiveOptions)
+  await stage.repository({ known }).archive(segmentSource(nameOf(0)), archiveOptions)
   stage.asked = []
-  await stage.repository({ known }).archive(sourceOf(nameOf(1)), archiveOptions)
+  await stage.repository({ known }).archive(segmentSource(nameOf(1)), archiveOptions)
   assert.deepEqual(
     stage.asked.map(([kind, request]) => `${kind} ${(request as { key: string }).key}`),
     [`get ${markerKey}`, `confirm ${markerKey}`, `put ${markerKey}`, `put ${keyOf(nameOf(1))}`],
@@ -163,7 +144,7 @@ test('the first file of a process costs a look at the marker more, and its trial
 test('a marker that the network has altered is not remembered, and not put into its place', async () => {
   // It would have been missed for ever, and a store that replaces objects would have got it.
   const stage = new Stage(replacing)
-  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  await stage.repository().archive(segmentSource(nameOf(0)), archiveOptions)
   const marker = stage.driver.objects.get(markerKey)
   assert.ok(marker)
   let isAltered = true
@@ -176,18 +157,18 @@ test('a marker that the network has altered is not remembered, and not put into 
   const known = memory()
   const repository = stage.repository({ known })
   assert.match(
-    await failure(repository.archive(sourceOf(nameOf(1)), archiveOptions)),
+    await failure(repository.archive(segmentSource(nameOf(1)), archiveOptions)),
     /^UNREACHABLE: .* was read twice, and was not the same/,
   )
   assert.equal(await known.idOf(repository.url), undefined)
-  assert.equal(await repository.archive(sourceOf(nameOf(1)), archiveOptions), 'archived')
+  assert.equal(await repository.archive(segmentSource(nameOf(1)), archiveOptions), 'archived')
   assert.equal(await known.idOf(repository.url), anyId)
   assert.deepEqual(stage.driver.objects.get(markerKey), marker)
 })
 
 test('a file is fetched with two requests at the same time, and a missing one is missed with one more', async () => {
   const stage = new Stage()
-  await stage.repository().archive(sourceOf(nameOf(0)), archiveOptions)
+  await stage.repository().archive(segmentSource(nameOf(0)), archiveOptions)
   stage.asked = []
   let atOnce = 0
   stage.before = async () => {
@@ -209,13 +190,13 @@ test('a file is fetched with two requests at the same time, and a missing one is
 test('nothing is said to be missing where the marker is missing too, or cannot be read', async () => {
   const stage = new Stage()
   const writer = stage.repository()
-  await writer.archive(sourceOf(nameOf(0)), archiveOptions)
+  await writer.archive(segmentSource(nameOf(0)), archiveOptions)
   stage.driver.objects.delete(markerKey)
   assert.match(await failure(fetched(stage.repository(), nameOf(1))), /^NO_MARKER: there is no repository at/)
   // Also by a process that has seen it, after ten seconds or after any failure.
   await stage.clock.pass(10_000)
   assert.match(await failure(fetched(writer, nameOf(1))), /^NO_MARKER: /)
-  await assert.rejects(writer.archive(sourceOf(nameOf(2)), archiveOptions), /is gone/)
+  await assert.rejects(writer.archive(segmentSource(nameOf(2)), archiveOptions), /is gone/)
   assert.equal(stage.driver.objects.has(keyOf(nameOf(2))), false)
 })
 
@@ -230,11 +211,11 @@ test('a repository that another server has begun while this one was about to is 
     await mayGo
   }
   const repository = stage.repository()
-  const beginning = repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  const beginning = repository.archive(segmentSource(nameOf(0)), archiveOptions)
   await hasCome
   stage.before = () => {}
-  await stage.repository().archive(sourceOf(nameOf(1)), archiveOptions)
-  await repository.archive(sourceOf(nameOf(2)), archiveOptions)
+  await stage.repository().archive(segmentSource(nameOf(1)), archiveOptions)
+  await repository.archive(segmentSource(nameOf(2)), archiveOptions)
   go()
   assert.equal(await beginning, 'archived')
 })
@@ -242,14 +223,14 @@ test('a repository that another server has begun while this one was about to is 
 test('a failure makes the next file look at the marker again', async () => {
   const stage = new Stage()
   const repository = stage.repository()
-  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  await repository.archive(segmentSource(nameOf(0)), archiveOptions)
   stage.asked = []
   stage.before = ([kind]) => {
     if (kind === 'put') throw new Error('the network is away')
   }
-  await assert.rejects(repository.archive(sourceOf(nameOf(1)), archiveOptions), /the network is away/)
+  await assert.rejects(repository.archive(segmentSource(nameOf(1)), archiveOptions), /the network is away/)
   stage.before = () => {}
-  await repository.archive(sourceOf(nameOf(1)), archiveOptions)
+  await repository.archive(segmentSource(nameOf(1)), archiveOptions)
   assert.deepEqual(
     stage.kinds.filter(kind => kind !== 'listUploads'),
     ['put', 'get', 'put'],
@@ -395,10 +376,10 @@ test('a store that replaces what is there is found out, and the operator is told
     const told: RepositoryWarning[] = []
     const repository = stage.repository({ unguarded: warning => told.push(warning) })
     const large = { ...sourceOf('00000002.history', noise(9 * megabyte)) }
-    await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+    await repository.archive(segmentSource(nameOf(0)), archiveOptions)
     assert.equal(told.length, replaces.put ? 1 : 0)
     await repository.archive(large, archiveOptions)
-    await repository.archive(sourceOf(nameOf(1)), archiveOptions)
+    await repository.archive(segmentSource(nameOf(1)), archiveOptions)
     assert.equal(told.length, replaces.put ? 1 : 0)
     for (const { message } of told) {
       assert.equal(
@@ -498,7 +479,7 @@ test('there, two repositories that begin at the same time do not become one', as
     if (stage.driver.objects.has(markerKey))
       stage.driver.objects.set(markerKey, encodeMarker(others, 'now', 'another'))
   }
-  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  await repository.archive(segmentSource(nameOf(0)), archiveOptions)
   assert.match(Buffer.from(stage.driver.objects.get(markerKey) ?? []).toString(), new RegExp(others))
   assert.doesNotMatch(Buffer.from(stage.driver.objects.get(markerKey) ?? []).toString(), new RegExp(mine))
 })
@@ -564,13 +545,13 @@ test('files are archived and fetched over a driver that all wrappers are around,
 test('a file is not archived when it cannot be told whether the object that was distrusted was replaced', async () => {
   const stage = new Stage()
   const repository = stage.repository()
-  await repository.archive(sourceOf(nameOf(0)), archiveOptions)
+  await repository.archive(segmentSource(nameOf(0)), archiveOptions)
   stage.driver.handlers.confirm = async () => 'distrusted'
   const { put } = stage.driver.handlers
   // As where an upload is ended once more, because its first answer was lost.
   stage.driver.handlers.put = async request => (request.replace ? 'exists' : await put(request))
   assert.equal(
-    await failure(repository.archive(sourceOf(nameOf(0)), archiveOptions)),
+    await failure(repository.archive(segmentSource(nameOf(0)), archiveOptions)),
     `UNREACHABLE: "${keyOf(nameOf(0))}" in repository "memory:" may not be on disk, and it could not be told whether it was written anew\nHINT: Check that the repository is there and that this user may use it; it is tried again.`,
   )
 })
@@ -579,9 +560,9 @@ test('a file that changes after it was compared replaces nothing', async () => {
   const stage = new Stage()
   const repository = stage.repository()
   const name = nameOf(0)
-  await repository.archive(sourceOf(name), archiveOptions)
+  await repository.archive(segmentSource(name), archiveOptions)
   const before = stage.driver.objects.get(keyOf(name))
-  let source = sourceOf(name)
+  let source = segmentSource(name)
   stage.driver.handlers.confirm = async () => {
     source = sourceOf(name, walSegment({ name, seed: 2 }))
     return 'distrusted'

@@ -2,16 +2,14 @@
 // told the truth.
 
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
-import { openStore } from '../src/cli/open-store.ts'
-import { Repository } from '../src/repository/repository.ts'
+import type { Repository } from '../src/repository/repository.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
-import { parseS3Location } from '../src/repository/s3-location.ts'
-import { realClock } from '../src/system/clock.ts'
 import type { Ceph } from './support/running-ceph.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
+import { openS3Repository } from './support/s3-repository.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
+import { sourceOf } from './support/source-of.ts'
 
 const systemIdentifier = '7300000000000000001'
 const rounds = 1_000
@@ -31,39 +29,13 @@ after(async () => {
 })
 
 async function server(bucket: string): Promise<Repository> {
-  const location = parseS3Location(`s3://${bucket}/wal?endpoint=${ceph.endpoint}`)
-  const store = await openStore(location, {
-    writer: '',
-    isGroupReadable: false,
-    owner: undefined,
-    retryMs: 60_000,
-  })
-  return new Repository({ store, clock: realClock, newId: randomUUID, writer: 'test' })
-}
-
-/** A small file: what is raced for is its name. */
-function source(name: string, content: Buffer) {
-  return {
-    name,
-    open: async () => {
-      let taken = 0
-      return {
-        stat: async () => ({ size: content.length, modifiedNs: 1n, changedNs: 1n, inode: 1n, device: 1n }),
-        read: async (buffer: Uint8Array) => {
-          const bytes = content.copy(buffer, 0, taken)
-          taken += bytes
-          return bytes
-        },
-        [Symbol.asyncDispose]: async () => {},
-      }
-    },
-  }
+  return await openS3Repository(`s3://${bucket}/wal?endpoint=${ceph.endpoint}`, 60_000)
 }
 
 async function archive(repository: Repository, name: string, content: Buffer): Promise<string> {
   const cluster = { systemIdentifier, walSegmentBytes: 1024 ** 2, pageMagic: undefined }
   return await repository
-    .archive(source(name, content), { cluster, headerCheck: false, compressionLevel: 1, recipients: [] })
+    .archive(sourceOf(name, content), { cluster, headerCheck: false, compressionLevel: 1, recipients: [] })
     .catch((thrown: unknown) => {
       if (thrown instanceof RepositoryError) return thrown.code
       throw thrown

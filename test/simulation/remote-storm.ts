@@ -14,6 +14,7 @@ import { type Fault, withFaults } from '../../src/repository/store/with-faults.t
 import { SeededRandom } from '../../src/system/seeded-random.ts'
 import { SimulatedClock } from '../../src/system/simulated-clock.ts'
 import { archiveOptions } from '../support/repository-stage.ts'
+import { sourceOf } from '../support/source-of.ts'
 import { anySystemIdentifier } from '../support/wal-segment.ts'
 import { BrokenPromise } from './judge.ts'
 import { contentOfObject, synchronousCodec } from './repository-codec.ts'
@@ -457,25 +458,6 @@ function weatherOf(random: SeededRandom) {
 
 const segmentOf = (number: number) =>
   `0000000100000000000000${number.toString(16).toUpperCase().padStart(2, '0')}`
-
-function sourceOf(name: string, content: Uint8Array) {
-  return {
-    name,
-    open: async () => {
-      let at = 0
-      return {
-        stat: async () => ({ size: content.length, modifiedNs: 1n, changedNs: 1n, inode: 1n, device: 1n }),
-        read: async (buffer: Uint8Array) => {
-          const bytes = content.subarray(at, at + buffer.length)
-          buffer.set(bytes)
-          at += bytes.length
-          return bytes.length
-        },
-        [Symbol.asyncDispose]: async () => {},
-      }
-    },
-  }
-}
 
 function uuid(random: SeededRandom): string {
   const hex = Buffer.from(random.bytes(16)).toString('hex')

@@ -11,6 +11,7 @@ import { type FaultCounts, FaultProxy } from '../support/fault-proxy.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
 import { openS3Repository } from '../support/s3-repository.ts'
+import { sourceOf } from '../support/source-of.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
 
@@ -181,7 +182,7 @@ class StoreStorm {
   async #archiveOn(repository: Repository, name: string, content: Buffer): Promise<'archived' | 'refused'> {
     for (let attempt = 1; ; attempt++) {
       try {
-        await repository.archive(source(name, content), {
+        await repository.archive(sourceOf(name, content), {
           cluster: { systemIdentifier, walSegmentBytes: undefined, pageMagic: undefined },
           headerCheck: false,
           compressionLevel: 1,
@@ -278,22 +279,4 @@ function contentOf(name: string, whose: string): Buffer {
 
 function digestOf(content: Uint8Array): string {
   return createHash('sha256').update(content).digest('hex')
-}
-
-function source(name: string, content: Buffer) {
-  return {
-    name,
-    open: async () => {
-      let taken = 0
-      return {
-        stat: async () => ({ size: content.length, modifiedNs: 1n, changedNs: 1n, inode: 1n, device: 1n }),
-        read: async (buffer: Uint8Array) => {
-          const bytes = content.copy(buffer, 0, taken)
-          taken += bytes
-          return bytes
-        },
-        [Symbol.asyncDispose]: async () => {},
-      }
-    },
-  }
 }

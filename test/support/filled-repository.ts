@@ -13,6 +13,7 @@ import type { Files } from '../../src/system/files.ts'
 import { SeededRandom } from '../../src/system/seeded-random.ts'
 import { type MountOptions, SimulatedDisk } from '../../src/system/simulated-files.ts'
 import { walFileKind } from '../../src/wal/wal-file-name.ts'
+import { sourceOf } from './source-of.ts'
 import { anySystemIdentifier, walSegment } from './wal-segment.ts'
 
 export const testTime = Date.UTC(2026, 10, 21, 4)
@@ -42,36 +43,12 @@ export class FilledRepository {
     const { systemIdentifier = anySystemIdentifier, segmentBytes = 1024 * 1024, recipients = [] } = file
     for (const name of names) {
       const content = contentOf(name, file)
-      const outcome = await this.repository.archive(
-        {
-          name,
-          open: async () => {
-            let position = 0
-            return {
-              stat: async () => ({
-                size: content.length,
-                modifiedNs: BigInt(testTime) * 1_000_000n,
-                changedNs: 0n,
-                inode: 1n,
-                device: 1n,
-              }),
-              read: async buffer => {
-                const bytes = content.subarray(position, position + buffer.length)
-                buffer.set(bytes)
-                position += bytes.length
-                return bytes.length
-              },
-              [Symbol.asyncDispose]: async () => undefined,
-            }
-          },
-        },
-        {
-          cluster: { systemIdentifier, walSegmentBytes: segmentBytes, pageMagic: undefined },
-          headerCheck: file.content === undefined,
-          compressionLevel: 1,
-          recipients,
-        },
-      )
+      const outcome = await this.repository.archive(sourceOf(name, content, BigInt(testTime) * 1_000_000n), {
+        cluster: { systemIdentifier, walSegmentBytes: segmentBytes, pageMagic: undefined },
+        headerCheck: file.content === undefined,
+        compressionLevel: 1,
+        recipients,
+      })
       if (outcome !== 'archived') throw new Error(`"${name}" was there before`)
     }
   }
