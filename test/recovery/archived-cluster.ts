@@ -48,6 +48,7 @@ export interface RecoveryOptions {
 
 export class ArchivedCluster implements AsyncDisposable {
   readonly major: number
+  readonly walSegmentMegabytes: number
   /** Its URL. */
   readonly repository: string
   readonly primary: PostgresServer
@@ -64,6 +65,7 @@ export class ArchivedCluster implements AsyncDisposable {
     identityFile: string | undefined,
   ) {
     this.major = options.major
+    this.walSegmentMegabytes = options.walSegmentMegabytes
     this.primary = this.#servers.use(primary)
     this.#directory = directory
     this.#environment = options.place?.environment
