@@ -11,9 +11,9 @@ import { type PostgresOptions, type PostgresServer, startPostgres } from '../sup
 import { buildServerLibrary } from '../support/server-library.ts'
 import {
   giveAway,
+  memoryDirectory,
   privateDirectory,
   type TemporaryDirectory,
-  temporaryDirectory,
 } from '../support/unprivileged.ts'
 
 const run = promisify(execFile)
@@ -84,7 +84,7 @@ function templateOf(major: number): Promise<TemporaryDirectory> {
   let template = templates.get(major)
   if (template === undefined) {
     template = (async () => {
-      const directory = await temporaryDirectory()
+      const directory = await memoryDirectory()
       const dataDirectory = join(directory.path, 'data')
       await using server = await startPostgres({ major, dataDirectory, walSegmentMegabytes: 1 })
       // To be dropped. Made later it would fill some segments.
@@ -117,7 +117,7 @@ export class BridgedServer implements AsyncDisposable {
   static async start(options: BridgedServerOptions): Promise<BridgedServer> {
     const { major, settings, environment, dataName = 'data', startServer = startPostgres } = options
     const library = options.library ?? (await buildServerLibrary(major))
-    const directory = await temporaryDirectory()
+    const directory = await memoryDirectory()
     try {
       const root = await realpath(directory.path)
       const at = (name: string) => join(root, name)

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { startPostgres } from '../support/postgresql-server.ts'
-import { temporaryDirectory } from '../support/unprivileged.ts'
+import { memoryDirectory } from '../support/unprivileged.ts'
 import { type Difference, unlisted } from './compare.ts'
 import type { Contestant } from './contestant.ts'
 import { script } from './script.ts'
@@ -19,9 +19,9 @@ export async function playBoth(
   differences: readonly Difference[],
   used: (title: string) => void,
 ): Promise<string[]> {
-  await using template = await temporaryDirectory()
-  await using theirDirectory = await temporaryDirectory()
-  await using ourDirectory = await temporaryDirectory()
+  await using template = await memoryDirectory()
+  await using theirDirectory = await memoryDirectory()
+  await using ourDirectory = await memoryDirectory()
   // One cluster, copied, so that both name their segments alike.
   const cluster = join(template.path, 'data')
   await makeCluster(major, cluster)

@@ -16,6 +16,7 @@ import {
   rename,
   rm,
   stat,
+  statfs,
   symlink,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -57,8 +58,31 @@ export interface TemporaryDirectory extends AsyncDisposable {
 
 /** A new directory of the unprivileged user, removed with all its contents when disposed of. */
 export async function temporaryDirectory(): Promise<TemporaryDirectory> {
-  await removeForgotten()
-  const path = await mkdtemp(join(await temporaryParent(), `${prefix}${process.pid}-`))
+  return await newDirectory(await temporaryParent())
+}
+
+/**
+ * The same, in memory where there is plenty: for clusters in tests that are not about a disk. Each is a thousand files, and
+ * some file systems look long for the inode of a new one where many were removed a moment ago.
+ */
+export async function memoryDirectory(): Promise<TemporaryDirectory> {
+  return await newDirectory((await hasPlentyOfMemory()) ? memoryParent : await temporaryParent())
+}
+
+const memoryParent = '/dev/shm'
+const plentyBytes = 8 * 1024 ** 3
+
+async function hasPlentyOfMemory(): Promise<boolean> {
+  if (process.availableMemory() < plentyBytes) return false
+  // In a container it often has a few megabytes.
+  const room = await statfs(memoryParent).catch(() => undefined)
+  if (room === undefined || room.bavail * room.bsize < plentyBytes) return false
+  return await mayReach(memoryParent, [memoryParent])
+}
+
+async function newDirectory(above: string): Promise<TemporaryDirectory> {
+  await removeForgotten(above)
+  const path = await mkdtemp(join(above, `${prefix}${process.pid}-`))
   await giveAway(path)
   return {
     path,
@@ -84,14 +108,13 @@ function temporaryParent(): Promise<string> {
   return parent
 }
 
-let swept = false
+const swept = new Set<string>()
 
 // A test process that was killed leaves its directories behind. Those of yesterday, of processes that are no
 // more, go; the day is for other containers that share the directory but not the process numbers.
-async function removeForgotten(): Promise<void> {
-  if (swept) return
-  swept = true
-  const above = await temporaryParent()
+async function removeForgotten(above: string): Promise<void> {
+  if (swept.has(above)) return
+  swept.add(above)
   const yesterday = Date.now() - 24 * 60 * 60 * 1000
   for (const name of await readdir(above)) {
     const pid = /^pga-(\d+)-/.exec(name)?.[1]
