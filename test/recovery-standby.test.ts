@@ -140,7 +140,7 @@ for (const { where, following, place } of repositories) {
         const program = async (name: string, options: string[]) =>
           await run(join(primary.programDirectory, name), options, {
             ...unprivileged,
-            env: unprivilegedEnvironment,
+            env: { ...unprivilegedEnvironment, ...cluster.environment },
             cwd: '/',
           })
         await followsForAWhile(story)

@@ -54,7 +54,8 @@ export class ArchivedCluster implements AsyncDisposable {
   readonly primary: PostgresServer
   readonly #directory: TemporaryDirectory
   readonly #identityFile: string | undefined
-  readonly #environment: Record<string, string> | undefined
+  /** What programs need in their environment to reach the repository. */
+  readonly environment: Record<string, string>
   readonly #servers = new AsyncDisposableStack()
   #copies = 0
 
@@ -68,7 +69,7 @@ export class ArchivedCluster implements AsyncDisposable {
     this.walSegmentMegabytes = options.walSegmentMegabytes
     this.primary = this.#servers.use(primary)
     this.#directory = directory
-    this.#environment = options.place?.environment
+    this.environment = options.place?.environment ?? {}
     this.repository = options.place?.url ?? `file://${join(directory.path, 'repository')}`
     this.#identityFile = identityFile
   }
@@ -157,7 +158,7 @@ export class ArchivedCluster implements AsyncDisposable {
 
   async startServer(options: Omit<PostgresOptions, 'major'>): Promise<PostgresServer> {
     return this.#servers.use(
-      await startPostgres({ major: this.major, environment: this.#environment, ...options }),
+      await startPostgres({ major: this.major, environment: this.environment, ...options }),
     )
   }
 
@@ -180,7 +181,7 @@ export class ArchivedCluster implements AsyncDisposable {
     const command = ['verify', '--repository', this.repository, '--decode', ...key]
     const { stdout } = await run(join(await checkout(), 'bin/pgarchivist'), command, {
       ...unprivileged,
-      env: { ...unprivilegedEnvironment, ...this.#environment },
+      env: { ...unprivilegedEnvironment, ...this.environment },
       cwd: '/',
     })
     return stdout
