@@ -68,5 +68,8 @@ export async function createStanza(command: readonly string[]): Promise<void> {
     ...unprivileged,
     env: unprivilegedEnvironment,
     cwd: '/',
+  }).catch((error: Error & { stdout?: string }) => {
+    // That is where it says why.
+    throw new Error(`${error.message}\n${error.stdout ?? ''}`, { cause: error })
   })
 }
