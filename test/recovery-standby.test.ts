@@ -9,11 +9,9 @@ import { after, before, describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { ArchivedCluster, type ClusterOptions, timelineOf, until } from './recovery/archived-cluster.ts'
 import { Bank, contentsOf, type Ledger } from './recovery/bank.ts'
+import { CephPlaces } from './recovery/ceph-places.ts'
 import { assertSound, installChecks } from './recovery/soundness.ts'
 import { type PostgresServer, programDirectories } from './support/postgresql-server.ts'
-import type { Ceph } from './support/running-ceph.ts'
-import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
-import { sharedCeph } from './support/shared-ceph.ts'
 import { unprivileged, unprivilegedEnvironment } from './support/unprivileged.ts'
 
 const transactions = 100
@@ -85,27 +83,16 @@ async function majorWithRewind(): Promise<number | undefined> {
 const run = promisify(execFile)
 const rewinding = await majorWithRewind()
 
-let ceph: Ceph
-let profiles: S3Profiles
+let places: CephPlaces
 
 before(async () => {
-  ceph = await sharedCeph()
-  profiles = await S3Profiles.begin()
-  await profiles.set({ default: ownerOf(ceph) })
+  places = await CephPlaces.begin()
 })
-after(async () => {
-  await profiles?.[Symbol.asyncDispose]()
-  await ceph?.[Symbol.asyncDispose]()
-})
-
-async function bucket(): Promise<Place> {
-  const url = `s3://${await ceph.createBucket()}/?endpoint=${ceph.endpoint}`
-  return { url, environment: profiles.environment }
-}
+after(async () => await places?.[Symbol.asyncDispose]())
 
 const repositories = [
   { where: 'a directory', following: 18, place: async (): Promise<Place> => undefined },
-  { where: 'a bucket', following: 15, place: bucket },
+  { where: 'a bucket', following: 15, place: async () => await places.place() },
 ]
 
 for (const { where, following, place } of repositories) {
