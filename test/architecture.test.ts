@@ -35,7 +35,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 /** What one directory may import besides, because nobody else should need it. */
 const mayImportHere: Readonly<Record<string, readonly string[]>> = {
   // zlib touches nothing but the bytes that it is given.
-  'repository/codec': ['hash-wasm', 'node:stream', 'node:zlib'],
+  'repository/codec': ['node:stream', 'node:zlib'],
   // What a client gives it to read.
   'repository/store': ['node:stream'],
   // The agents that hold the connections of the client.
@@ -122,7 +122,7 @@ test('only system and cli touch clock, disk, network, processes and randomness',
   }
 })
 
-test('packages are imported by the command line only, by the codec, and by stores', async () => {
+test('packages are imported by the command line only, and by stores', async () => {
   for (const file of await sourceFiles()) {
     const { name, room, imports } = file
     const packages = imports.filter(each => !each.startsWith('.') && !each.startsWith('node:'))
@@ -132,10 +132,10 @@ test('packages are imported by the command line only, by the codec, and by store
   }
 })
 
-test('codec and stores import their packages when they need them, because most commands do not', async () => {
+test('stores import their packages when they need them, because most commands do not', async () => {
   for (const { name, text } of await sourceFiles()) {
     if (mayImportHere[path.dirname(name)] === undefined) continue
-    assert.doesNotMatch(withoutComments(text), /^import (?!type )[^(]*?'(hash-wasm|ssh2)'/m, `src/${name}`)
+    assert.doesNotMatch(withoutComments(text), /^import (?!type )[^(]*?'ssh2'/m, `src/${name}`)
   }
 })
 

@@ -21,7 +21,7 @@ function commandDirectory(): Promise<string> {
 
 /** Runs one of them with `input` as its standard input, and returns what it printed. Throws if it failed. */
 export async function runCommand(
-  command: 'zstd' | 'age' | 'age-keygen' | 'xxh128sum',
+  command: 'zstd' | 'age' | 'age-keygen' | 'xxh64sum' | 'xxh128sum',
   options: readonly string[],
   input: Uint8Array,
 ): Promise<Buffer> {
