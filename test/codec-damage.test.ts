@@ -2,12 +2,13 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { CodecError } from '../src/repository/codec/codec-error.ts'
 import { checkStored } from '../src/repository/codec/decode.ts'
+import { frameBytes } from '../src/repository/codec/zstd-compressor.ts'
 import { ageKeys } from './support/age-keys.ts'
 import { BytesSource, likeWal, restated, restored, type Stored, stored } from './support/coded-bytes.ts'
 
 const [mine, colleague, stranger] = ageKeys
-// More than two pieces of 64 KiB, also when it is compressed.
-const plaintext = likeWal(420_000)
+// More than one frame, and more than two pieces of 64 KiB when it is compressed.
+const plaintext = likeWal(frameBytes(1) + 100_000)
 
 const objects = [
   { what: 'compressed', object: await stored(plaintext), identities: [], headerBytes: 20 },
@@ -117,7 +118,7 @@ for (const each of objects) {
       await assert.rejects(restored({ ...object, plaintextLength }, identities), {
         name: 'CodecError',
         kind: 'altered',
-        message: `the zstd frame does not hold the ${plaintextLength} bytes of the file`,
+        message: `the zstd frames do not hold the ${plaintextLength} bytes of the file`,
       })
     }
     await assert.rejects(restored({ ...object, plaintextDigest: '0'.repeat(32) }, identities), {

@@ -10,9 +10,9 @@ import { CodecError } from '../src/repository/codec/codec-error.ts'
 import { checkStored, decode } from '../src/repository/codec/decode.ts'
 import { encode } from '../src/repository/codec/encode.ts'
 import { plaintextDigest } from '../src/repository/codec/plaintext-digest.ts'
-import type { Compressor } from '../src/repository/codec/zstd-stream.ts'
+import { type Compressor, FrameStream, frameBytes } from '../src/repository/codec/zstd-compressor.ts'
 import { runCommand } from './support/archive-commands.ts'
-import { BytesSink, BytesSource, likeWal, noise, restored, stored } from './support/coded-bytes.ts'
+import { BytesSink, BytesSource, likeWal, noise, restated, restored, stored } from './support/coded-bytes.ts'
 
 const plain = { level: 1, recipients: [] }
 const segmentBytes = 16 * 1024 * 1024
@@ -61,13 +61,28 @@ test('a higher level makes fewer bytes', async () => {
   assert.ok((await stored(plaintext, { level: 9 })).storedLength < (await stored(plaintext)).storedLength)
 })
 
-test('what the zstd command compressed is decoded', async () => {
-  const plaintext = likeWal(3 * chunkBytes)
-  // Given as a file it would know the size of.
-  const bytes = await runCommand('zstd', ['-3', '-c', '-q', `--stream-size=${plaintext.length}`], plaintext)
-  const storedDigest = createHash('sha256').update(bytes).digest('hex')
-  const object = { ...(await stored(plaintext)), bytes, storedDigest, storedLength: bytes.length }
-  assert.ok((await restored(object)).equals(plaintext))
+test('what the zstd command compressed is decoded, be it in one frame or in many', async () => {
+  const plaintext = likeWal(5 * chunkBytes)
+  for (const frameLength of [plaintext.length, chunkBytes, 100_000, 7_000]) {
+    const frames: Buffer[] = []
+    for (let at = 0; at < plaintext.length; at += frameLength) {
+      const content = plaintext.subarray(at, at + frameLength)
+      // Given as a file it would know the size of.
+      frames.push(await runCommand('zstd', ['-3', '-c', '-q', `--stream-size=${content.length}`], content))
+    }
+    const bytes = Buffer.concat(frames)
+    const storedDigest = createHash('sha256').update(bytes).digest('hex')
+    const object = { ...(await stored(plaintext)), bytes, storedDigest, storedLength: bytes.length }
+    assert.ok((await restored(object)).equals(plaintext), `${frames.length} frames`)
+
+    for (const lacking of frames.length === 1 ? [] : [0, 1, frames.length - 1]) {
+      const fewer = restated(object, Buffer.concat(frames.toSpliced(lacking, 1)))
+      await assert.rejects(restored(fewer), { kind: 'altered' }, `without frame ${lacking}`)
+    }
+    for (const more of [frames.at(-1) ?? bytes, Buffer.from('not a frame')]) {
+      await assert.rejects(restored(restated(object, Buffer.concat([bytes, more]))), { kind: 'altered' })
+    }
+  }
 })
 
 test('the digest of plaintext is what xxh128sum prints', async () => {
@@ -128,28 +143,22 @@ test('a source that is shorter or longer than it was said to be is refused, and 
   }
 })
 
-/** What comes out is what a function makes of the right frame, all at once at the end. */
-function compressorThat(spoils: (frame: Buffer) => Buffer, content?: Buffer): Compressor {
-  return () => {
-    const pieces: Buffer[] = []
-    return new Transform({
-      transform: (bytes: Buffer, _encoding, done) => {
-        pieces.push(Buffer.from(bytes))
-        done()
-      },
-      flush: done => {
-        const plaintext = content ?? Buffer.concat(pieces)
-        const params = { [constants.ZSTD_c_checksumFlag]: 1 }
-        done(null, spoils(zstdCompressSync(plaintext, { pledgedSrcSize: plaintext.length, params })))
-      },
-    })
-  }
+/** What comes out is what a function makes of the right frame, perhaps of other content. */
+function compressorThat(spoils: (frame: Buffer) => Buffer, content?: Buffer): () => Compressor {
+  const params = { [constants.ZSTD_c_checksumFlag]: 1 }
+  return () => ({
+    compress: async bytes => {
+      await nextTurn()
+      return [spoils(zstdCompressSync(content ?? bytes, { params }))]
+    },
+    [Symbol.dispose]: () => undefined,
+  })
 }
 
 test('a frame that is not whole, or not of the bytes that were read, is not success', async () => {
   const plaintext = likeWal(400_000)
   const options = { plaintextLength: plaintext.length, ...plain }
-  const encodeWith = async (compressor: Compressor) => {
+  const encodeWith = async (compressor: () => Compressor) => {
     const sink = new BytesSink()
     await encode(new BytesSource(plaintext), options, sink.take, compressor)
     return sink.bytes()
@@ -188,7 +197,7 @@ test('a frame that is not whole, or not of the bytes that were read, is not succ
   })
   await assert.rejects(encodeWith(mislabelled), different)
 
-  const unmarked = compressorThat(() => zstdCompressSync(plaintext, { pledgedSrcSize: plaintext.length }))
+  const unmarked = compressorThat(() => zstdCompressSync(plaintext))
   await assert.rejects(encodeWith(unmarked), unsound('the zstd frame has no checksum'))
   const unsized = compressorThat(() =>
     zstdCompressSync(plaintext, {
@@ -199,39 +208,40 @@ test('a frame that is not whole, or not of the bytes that were read, is not succ
 })
 
 test('a compressor that fails or ends early is not success', async () => {
-  const plaintext = noise(8 * chunkBytes)
-  const encodeWith = (compressor: Compressor) =>
-    encode(
-      new BytesSource(plaintext),
-      { plaintextLength: plaintext.length, ...plain },
-      new BytesSink().take,
-      compressor,
-    )
-  const failing: Compressor = () =>
-    new Transform({ transform: (_bytes, _encoding, done) => done(new Error('out of memory')) })
+  const plaintext = noise(3 * frameBytes(1))
+  const encodeWith = async (stream: Transform) => {
+    const frames = new FrameStream(stream)
+    const compressor = {
+      compress: (bytes: Uint8Array) => frames.compress(bytes),
+      [Symbol.dispose]: () => undefined,
+    }
+    const options = { plaintextLength: plaintext.length, ...plain }
+    const encoding = encode(new BytesSource(plaintext), options, new BytesSink().take, () => compressor)
+    return await encoding.finally(() => assert.equal(frames.isSound, !stream.destroyed))
+  }
+  const failing = new Transform({ transform: (_bytes, _encoding, done) => done(new Error('out of memory')) })
   const unsound = { name: 'CodecError', kind: 'unsound output' }
   await assert.rejects(encodeWith(failing), { ...unsound, message: 'zstd: out of memory' })
 
-  const closing: Compressor = () => {
-    const stream = new Transform({
-      transform: () => {
-        stream.destroy()
-      },
-    })
-    return stream
-  }
+  const closing: Transform = new Transform({ transform: () => closing.destroy() })
   await assert.rejects(encodeWith(closing), { ...unsound, message: 'zstd: the stream was closed' })
 
-  const ending: Compressor = () => {
-    const stream = new Transform({
-      transform: (_bytes, _encoding, done) => {
-        stream.push(null)
-        done()
-      },
-    })
-    return stream
+  const silent = new Transform({ transform: (_bytes, _encoding, done) => done() })
+  await assert.rejects(encodeWith(silent), { ...unsound, message: 'the zstd frame is not complete' })
+})
+
+test('compressors are used again, and not for another level', async () => {
+  const plaintext = likeWal(2 * frameBytes(9) + 1)
+  const lengths = new Map<number, number>()
+  for (const level of [1, 9, 1, 3, 9, 1]) {
+    const files = await Promise.all(Array.from({ length: 4 }, () => stored(plaintext, { level })))
+    for (const file of files) {
+      assert.ok((await restored(file)).equals(plaintext))
+      assert.equal(file.storedLength, lengths.get(level) ?? file.storedLength)
+      lengths.set(level, file.storedLength)
+    }
   }
-  await assert.rejects(encodeWith(ending), unsound)
+  assert.equal(new Set(lengths.values()).size, 3)
 })
 
 test('errors of source and sink are passed on as they are, and neither is called again', async () => {
@@ -344,16 +354,19 @@ test('a small object that would grow beyond its file is refused before it has gr
   await assert.rejects(decode(new BytesSource(bomb.bytes), options, sink.take), {
     name: 'CodecError',
     kind: 'altered',
-    message: 'the zstd frame does not hold the 1000 bytes of the file',
+    message: 'the zstd frames do not hold the 1000 bytes of the file',
   })
   assert.equal(sink.length, 0)
 
-  // The same, with a header that lies: 64 MiB take four bytes of size, after magic, descriptor and window.
-  const liar = Buffer.from(bomb.bytes)
-  assert.equal(liar.readUInt32LE(6), 64 * chunkBytes)
+  // The same as one frame, with a header that lies: so much takes four bytes of size, after magic, descriptor and window.
+  const zeros = Buffer.alloc(64 * chunkBytes)
+  const params = { [constants.ZSTD_c_checksumFlag]: 1 }
+  const liar = zstdCompressSync(zeros, { pledgedSrcSize: zeros.length, params })
+  assert.equal(liar.readUInt32LE(6), zeros.length)
   liar.writeUInt32LE(1_000, 6)
   const storedDigest = createHash('sha256').update(liar).digest('hex')
-  await assert.rejects(decode(new BytesSource(liar), { ...options, storedDigest }, sink.take), {
+  const told = { ...options, storedDigest, storedLength: liar.length }
+  await assert.rejects(decode(new BytesSource(liar), told, sink.take), {
     name: 'CodecError',
     kind: 'altered',
   })
@@ -381,11 +394,11 @@ test('a frame that needs a large window is refused', async () => {
     kind: 'altered',
     message: 'zstd: Frame requires too much memory for decoding',
   })
-  // zstd is not even asked if it is not the size of the file.
-  await assert.rejects(decodeAs(0x40000001), {
+  // zstd is not even asked if that is more than the file has.
+  await assert.rejects(decodeAs(0x3fffffff), {
     name: 'CodecError',
     kind: 'altered',
-    message: 'the zstd frame does not hold the 1073741825 bytes of the file',
+    message: 'the zstd frames do not hold the 1073741823 bytes of the file',
   })
 })
 

@@ -10,4 +10,4 @@ export type ByteSink = (bytes: Uint8Array) => Promise<void>
  * How much is read, compressed and handed on at a time: as fast as a whole file at once, and several files of any
  * size fit into memory together.
  */
-export const chunkBytes = 1024 * 1024
+export const chunkBytes = 512 * 1024

@@ -1,5 +1,5 @@
-import type { ByteSource } from './byte-source.ts'
-import { chunkBuffers } from './chunk-buffers.ts'
+import { type ByteSource, chunkBytes } from './byte-source.ts'
+import { type ChunkBuffers, chunkBuffers } from './chunk-buffers.ts'
 
 /** Something that wants to see all bytes, in order. */
 export interface Onlooker {
@@ -16,7 +16,7 @@ export class ChunkReader implements Disposable {
   readonly #expectedLength: number
   readonly #onlooker: Onlooker
   readonly #signal: AbortSignal | undefined
-  readonly #buffers = chunkBuffers()
+  readonly #buffers: ChunkBuffers
   #chunks = 0
   #length = 0
   #hasEnded = false
@@ -27,7 +27,9 @@ export class ChunkReader implements Disposable {
     expectedLength: number,
     onlooker: Onlooker,
     signal: AbortSignal | undefined,
+    chunkLength = chunkBytes,
   ) {
+    this.#buffers = chunkBuffers(chunkLength)
     this.#source = source
     this.#expectedLength = expectedLength
     this.#onlooker = onlooker

@@ -50,23 +50,28 @@ async function decodeBytes(bytes: StoredReader, options: DecodeOptions, sink: By
   const { plaintextLength, plaintextDigest, signal } = options
   const age = options.isEncrypted ? new AgeDecryptor(options.identities) : undefined
   using plaintextHash = await xxh3()
-  const frame = new ZstdFrameWalk('altered')
+  let frame = new ZstdFrameWalk('altered')
+  /** What the frames before it hold. */
+  let contentBefore = 0
   let length = 0
-  const checkLength = (actual: number) => {
-    if (actual !== plaintextLength) {
-      throw new CodecError('altered', `the zstd frame does not hold the ${plaintextLength} bytes of the file`)
-    }
-  }
+  const otherLength = () =>
+    new CodecError('altered', `the zstd frames do not hold the ${plaintextLength} bytes of the file`)
 
   await runThrough(
     zstdDecompressor(),
     async write => {
       const decompress = async (compressed: Uint8Array) => {
-        if (compressed.length === 0) return
-        frame.push(compressed)
-        // Before anything is decompressed: what a small frame may grow to is not for the frame to say.
-        if (frame.contentSize !== undefined) checkLength(frame.contentSize)
-        await write(compressed)
+        for (let rest = compressed; rest.length > 0; ) {
+          if (frame.hasEnded) {
+            contentBefore += frame.end().contentSize
+            frame = new ZstdFrameWalk('altered')
+          }
+          const ofFrame = rest.subarray(0, frame.push(rest))
+          // Before anything is decompressed: what a small frame may grow to is not for the frame to say.
+          if (contentBefore + (frame.contentSize ?? 0) > plaintextLength) throw otherLength()
+          await write(ofFrame)
+          rest = rest.subarray(ofFrame.length)
+        }
       }
       await bytes.chunks.forEach(async chunk => decompress(age ? age.decrypt(chunk) : chunk))
       if (age) await decompress(age.end())
@@ -75,13 +80,13 @@ async function decodeBytes(bytes: StoredReader, options: DecodeOptions, sink: By
     async piece => {
       signal?.throwIfAborted()
       length += piece.length
-      if (length > plaintextLength) checkLength(length)
+      if (length > plaintextLength) throw otherLength()
       plaintextHash.update(piece)
       await sink(piece)
     },
     'altered',
   )
-  checkLength(length)
+  if (length !== plaintextLength) throw otherLength()
   if (plaintextHash.digest() !== plaintextDigest) {
     throw new CodecError('altered', 'the bytes that came out do not match the digest of the file')
   }

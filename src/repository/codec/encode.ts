@@ -3,9 +3,9 @@ import { AgeEncryptor } from './age-encryptor.ts'
 import type { ByteSink, ByteSource } from './byte-source.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import { CodecError } from './codec-error.ts'
-import { lowerHalf, xxh3, xxh64 } from './xxhash.ts'
+import { fileDigests } from './xxhash.ts'
+import { type Compressor, frameBytes, zstdCompressor } from './zstd-compressor.ts'
 import { ZstdFrameWalk } from './zstd-frame.ts'
-import { type Compressor, runThrough, zstdCompressor } from './zstd-stream.ts'
 
 export interface EncodeOptions {
   plaintextLength: number
@@ -28,33 +28,26 @@ export interface Encoded {
 
 /**
  * Compresses a file, encrypts it if there are recipients, and hands the stored bytes to `sink`. Rejects unless the
- * source ended after exactly `plaintextLength` bytes, and unless the frame that went out is whole and says of its
+ * source ended after exactly `plaintextLength` bytes, and unless each frame that went out is whole and says of its
  * content what is true of the bytes that were read. When it rejects, neither source nor sink is called any more.
  */
 export async function encode(
   source: ByteSource,
   options: EncodeOptions,
   sink: ByteSink,
-  compressor: Compressor = zstdCompressor,
+  compressorFor: (level: number) => Compressor = zstdCompressor,
 ): Promise<Encoded> {
   const { plaintextLength, level, recipients, signal } = options
-  using plaintextHash = await xxh3()
-  using contentHash = await xxh64()
+  using digests = await fileDigests()
   const storedHash = createHash('sha256')
   let storedLength = 0
 
-  using plaintext = new ChunkReader(
-    source,
-    plaintextLength,
-    {
-      update: bytes => {
-        plaintextHash.update(bytes)
-        contentHash.update(bytes)
-      },
-    },
-    signal,
-  )
-  const frame = new ZstdFrameWalk('unsound output')
+  /** Of what was read and is in no frame yet. */
+  const checksums: number[] = []
+  const onlooker = {
+    update: (bytes: Uint8Array) => checksums.push(digests.update(bytes)),
+  }
+  using plaintext = new ChunkReader(source, plaintextLength, onlooker, signal, frameBytes(level))
   const store: ByteSink = async bytes => {
     if (bytes.length === 0) return
     signal?.throwIfAborted()
@@ -65,30 +58,40 @@ export async function encode(
 
   const age = recipients.length > 0 ? new AgeEncryptor(recipients) : undefined
   if (age) await store(age.header)
-  await runThrough(
-    compressor(plaintextLength, level),
-    async write => {
-      await plaintext.forEach(write)
-      checkLength(plaintext.length, plaintextLength)
-    },
-    async bytes => {
-      frame.push(bytes)
-      await store(age ? age.encrypt(bytes) : bytes)
-    },
-    'unsound output',
-  )
-
-  const { contentSize, checksum } = frame.end()
-  if (contentSize !== plaintextLength || checksum !== lowerHalf(contentHash.digest())) {
-    throw new CodecError('unsound output', 'the zstd frame is not one of the bytes that were read')
+  using compressor = compressorFor(level)
+  const storeFrame = async (bytes: Uint8Array) => {
+    const pieces = await compressor.compress(bytes)
+    checkFrame(pieces, bytes.length, checksums.shift())
+    for (const piece of pieces) await store(age ? age.encrypt(piece) : piece)
+  }
+  await plaintext.forEach(storeFrame)
+  checkLength(plaintext.length, plaintextLength)
+  if (plaintextLength === 0) {
+    const nothing = new Uint8Array(0)
+    onlooker.update(nothing)
+    await storeFrame(nothing)
   }
   if (age) await store(age.end())
   signal?.throwIfAborted()
   return {
-    plaintextDigest: plaintextHash.digest(),
+    plaintextDigest: digests.digest(),
     plaintextLength,
     storedDigest: storedHash.digest('hex'),
     storedLength,
+  }
+}
+
+/** node:zlib has lost the end of its output and reported success. */
+function checkFrame(pieces: readonly Uint8Array[], length: number, expected: number | undefined): void {
+  const frame = new ZstdFrameWalk('unsound output')
+  for (const piece of pieces) {
+    if (frame.push(piece) < piece.length) {
+      throw new CodecError('unsound output', 'there are bytes after the zstd frame')
+    }
+  }
+  const { contentSize, checksum } = frame.end()
+  if (contentSize !== length || checksum !== expected) {
+    throw new CodecError('unsound output', 'the zstd frame is not one of the bytes that were read')
   }
 }
 

@@ -1,11 +1,11 @@
-import type { ByteSource } from './byte-source.ts'
+import { type ByteSource, chunkBytes } from './byte-source.ts'
 import { chunkBuffers } from './chunk-buffers.ts'
 import { xxh3 } from './xxhash.ts'
 
 /** Reads a file to its end: its XXH3-128 in canonical order, as `xxh128sum` prints it, and its length. */
 export async function plaintextDigest(source: ByteSource): Promise<{ digest: string; length: number }> {
   using hash = await xxh3()
-  using buffers = chunkBuffers()
+  using buffers = chunkBuffers(chunkBytes)
   const [buffer] = buffers.pair
   let length = 0
   for (;;) {

@@ -22,8 +22,8 @@ type Field = 'magic' | 'descriptor' | 'rest of header' | 'block header' | 'block
 
 /**
  * Follows the bytes of one zstd frame, from block to block, without decompressing them. It takes a frame with content
- * size and checksum and without dictionary, which is what we write, and nothing before or after it. What is wrong with it
- * is an error of the kind that it was given.
+ * size and checksum and without dictionary, which is what we write, and nothing before it. What is wrong with it is an
+ * error of the kind that it was given.
  */
 export class ZstdFrameWalk {
   readonly #kind: CodecErrorKind
@@ -45,21 +45,23 @@ export class ZstdFrameWalk {
     return this.#contentSize
   }
 
-  push(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
-      if (this.#hasEnded) throw this.#error('there are bytes after the zstd frame')
+  /** Returns how many of the bytes are the frame's: fewer than all where it ends before. */
+  push(bytes: Uint8Array): number {
+    let at = 0
+    while (at < bytes.length && !this.hasEnded) {
       const taken = Math.min(this.#missing, bytes.length - at)
       if (this.#field !== 'block') this.#value.push(...bytes.subarray(at, at + taken))
       at += taken
       this.#missing -= taken
       // A block may be empty, and then it is complete before its first byte.
-      while (this.#missing === 0 && !this.#hasEnded) this.#next()
+      while (this.#missing === 0 && !this.hasEnded) this.#next()
     }
+    return at
   }
 
   /** To be called after the last byte. */
   end(): ZstdFrame {
-    if (!this.#hasEnded || this.#contentSize === undefined) {
+    if (!this.hasEnded || this.#contentSize === undefined) {
       throw this.#error('the zstd frame is not complete')
     }
     return { contentSize: this.#contentSize, checksum: this.#checksum }
@@ -101,7 +103,7 @@ export class ZstdFrameWalk {
     this.#missing = bytes
   }
 
-  get #hasEnded(): boolean {
+  get hasEnded(): boolean {
     return this.#field === 'end'
   }
 

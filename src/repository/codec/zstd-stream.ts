@@ -1,33 +1,15 @@
 import type { Transform } from 'node:stream'
-import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib'
+import { constants, createZstdDecompress } from 'node:zlib'
 import { type ByteSink, chunkBytes } from './byte-source.ts'
 import { CodecError, type CodecErrorKind } from './codec-error.ts'
-
-// zstd's own worker threads stay unused: with them, node:zlib has lost the end of its output and reported success.
-
-/** Makes a stream that compresses `length` bytes into one frame. */
-export type Compressor = (length: number, level: number) => Transform
-
-/** The frame holds content size and checksum; `level` is zstd's. */
-export const zstdCompressor: Compressor = (length, level) =>
-  createZstdCompress({
-    chunkSize: chunkBytes,
-    pledgedSrcSize: length,
-    params: {
-      [constants.ZSTD_c_compressionLevel]: level,
-      [constants.ZSTD_c_contentSizeFlag]: 1,
-      [constants.ZSTD_c_checksumFlag]: 1,
-    },
-  })
 
 /** 128 MiB is what the `zstd` command decompresses without being asked to; none of our levels needs more. */
 const windowLogMax = 27
 
+/** Its writes must not hold bytes of two frames: node:zlib loses its way there. */
 export function zstdDecompressor(): Transform {
   return createZstdDecompress({
     chunkSize: chunkBytes,
-    // Otherwise whatever follows the first frame is passed over in silence.
-    rejectGarbageAfterEnd: true,
     params: { [constants.ZSTD_d_windowLogMax]: windowLogMax },
   })
 }
