@@ -137,8 +137,28 @@ test('the first file of a process costs a look at the marker more, and its trial
   await stage.repository({ known }).archive(segmentSource(nameOf(1)), archiveOptions)
   assert.deepEqual(
     stage.asked.map(([kind, request]) => `${kind} ${(request as { key: string }).key}`),
-    [`get ${markerKey}`, `confirm ${markerKey}`, `put ${markerKey}`, `put ${keyOf(nameOf(1))}`],
+    // The two in the middle at once.
+    [`get ${markerKey}`, `put ${markerKey}`, `confirm ${markerKey}`, `put ${keyOf(nameOf(1))}`],
   )
+})
+
+test('a repository is begun with few requests, some at once, while the first files are got ready', async () => {
+  const stage = new Stage(unproven)
+  const repository = stage.repository({ known: memory() })
+  await repository.inspect(anySystemIdentifier)
+  const opened: number[] = []
+  const source = (name: string) => {
+    const { open, ...rest } = segmentSource(name)
+    return { ...rest, open: () => (opened.push(stage.asked.length), open()) }
+  }
+  await Promise.all([0, 1, 2].map(file => repository.archive(source(nameOf(file)), archiveOptions)))
+  assert.deepEqual(
+    stage.kinds.filter(kind => kind !== 'listUploads').slice(0, 9),
+    // The start; is there one now? is there nothing? the marker, between two looks; the look that counts; the trial.
+    ['inspect', 'get', 'get', 'inspect', 'list', 'get', 'put', 'get', 'get'],
+  )
+  assert.deepEqual(stage.kinds.slice(-4), ['put', 'put', 'put', 'put'], 'the trial, and three files')
+  assert.ok(opened.length === 3 && opened.every(asked => asked < 6), `opened after ${opened} requests`)
 })
 
 test('a marker that the network has altered is not remembered, and not put into its place', async () => {

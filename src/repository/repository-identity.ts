@@ -1,4 +1,5 @@
 import type { Clock } from '../system/clock.ts'
+import { both } from './both.ts'
 import type { KnownRepositories } from './known-repositories.ts'
 import { encodeMarker, markerBytesMax, parseMarker, repositoryFormat } from './marker.ts'
 import { markerKey } from './object-key.ts'
@@ -43,14 +44,19 @@ export class RepositoryIdentity {
   #believed: string | undefined
   /** The one that is remembered for good. */
   #remembered: string | undefined
+  /** The one of which nothing is left to be done before something is stored there. */
+  #settled: string | undefined
+  /** The one that was begun here. */
+  #begun: string | undefined
   // Each under way at most once, however many files are archived at the same time.
   #beginning: Promise<string> | undefined
+  #settling: { id: string; done: Promise<void> } | undefined
   #proving: Promise<void> | undefined
   #remembering: Promise<void> = Promise.resolve()
   /** The last look at the marker, and when it began. */
   #look: { atMs: number; id: Promise<string | undefined> } | undefined
   /** What the marker was when it was read last. */
-  #bytes: Uint8Array | undefined
+  #bytes: Buffer | undefined
   #isUnguarded = false
 
   constructor(options: RepositoryIdentityOptions) {
@@ -78,10 +84,29 @@ export class RepositoryIdentity {
   /** The same for somebody who stores something: begins a new one in an empty place, and remembers which one it is. */
   async requireOrBegin(): Promise<string> {
     const id = (await this.#seen()) ?? (await this.#beginOnce())
-    await this.#believe(id)
-    await this.#remember(id)
-    await this.#prove()
+    if (id !== this.#settled) await this.#settleOnce(id)
     return id
+  }
+
+  /** Throws where it is another one than before. Changes nothing. */
+  async look(): Promise<void> {
+    await this.#seen()
+  }
+
+  async #settleOnce(id: string): Promise<void> {
+    if (this.#settling?.id !== id) {
+      const done = this.#settle(id).finally(() => {
+        if (this.#settling?.done === done) this.#settling = undefined
+      })
+      this.#settling = { id, done }
+    }
+    await this.#settling.done
+  }
+
+  async #settle(id: string): Promise<void> {
+    await this.#believe(id)
+    await both(this.#remember(id), this.#prove())
+    this.#settled = id
   }
 
   /**
@@ -184,7 +209,8 @@ export class RepositoryIdentity {
       .catch(() => undefined)
       .then(async () => {
         if (id === this.#remembered) return
-        await this.#makeDurable(id)
+        // What was written here is durable.
+        if (id !== this.#begun) await this.#makeDurable(id)
         await known.remember(this.#url, id)
         this.#remembered = id
       })
@@ -260,9 +286,9 @@ export class RepositoryIdentity {
   }
 
   async #begin(): Promise<string> {
-    await this.#store.inspect()
-    await this.#requireUnknown()
-    if (!(await this.#store.isEmpty())) {
+    const inspected = this.#store.inspect().then(() => this.#requireUnknown())
+    const [, isEmpty] = await both(inspected, this.#store.isEmpty())
+    if (!isEmpty) {
       throw new RepositoryError('NO_MARKER', `"${this.#url}" is not empty, and is not a repository`, {
         hint: 'Let "pgarchivist.repository" name an empty directory, or one that holds a repository.',
       })
@@ -276,7 +302,12 @@ export class RepositoryIdentity {
       newMarker(marker, () => this.#requireUnknown()),
     )
     if (outcome === 'written') created?.(this.#url, id)
-    return await this.require()
+    const seen = await this.require()
+    if (outcome === 'written' && this.#bytes?.equals(marker)) {
+      this.#begun = id
+      this.#believed = id
+    }
+    return seen
   }
 
   /** Where a repository has been before, an empty place is a disk that is not mounted. */

@@ -1,5 +1,6 @@
 import type { Clock } from '../system/clock.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
+import { both } from './both.ts'
 import type { ByteSink, ByteSource } from './codec/byte-source.ts'
 import { CodecError, type CodecErrorKind } from './codec/codec-error.ts'
 import type { Encoded } from './codec/encode.ts'
@@ -113,9 +114,11 @@ export class Repository implements AsyncDisposable {
     options: ArchiveOptions,
   ): Promise<'archived' | 'already archived'> {
     options.signal?.throwIfAborted()
-    const id = await this.#identity.requireOrBegin()
-    const object = this.#newObject(source, id, options)
-    const outcome = await this.#store.put(key, object, { signal: options.signal })
+    const identified = this.#identity.requireOrBegin()
+    identified.catch(() => {}) // told by the store
+    const object = this.#newObject(source, identified, options)
+    const outcome = await this.#store.put(key, object, { allowed: identified, signal: options.signal })
+    const id = await identified
     if (outcome === 'exists') await this.#acceptExisting(key, source, options, object)
     await this.#requireStill(id)
     return outcome === 'exists' ? 'already archived' : 'archived'
@@ -201,8 +204,8 @@ export class Repository implements AsyncDisposable {
 
   /** Throws a `RepositoryError` where it is certain that nothing of a cluster could be archived here. Changes nothing. */
   async inspect(systemIdentifier?: string): Promise<void> {
-    await this.#store.inspect(systemIdentifier === undefined ? '' : walPrefix(systemIdentifier))
-    await this.#identity.read()
+    const prefix = systemIdentifier === undefined ? '' : walPrefix(systemIdentifier)
+    await both(this.#store.inspect(prefix), this.#identity.look())
   }
 
   /** The id of the repository. Throws unless there is one; for readers. */
@@ -254,13 +257,13 @@ export class Repository implements AsyncDisposable {
     await this.#store[Symbol.asyncDispose]()
   }
 
-  #newObject(source: WalSource, id: string, options: ArchiveOptions): NewObject {
+  #newObject(source: WalSource, identified: Promise<string>, options: ArchiveOptions): NewObject {
     const { compressionLevel: level, recipients, signal, cluster } = options
     return {
       frontBytes: metadataBlockBytes,
       write: async append => {
         // The file that is written to is open by now, and gets its name only where it is.
-        await this.#requireStill(id)
+        if (this.#store.features.canBeUnmounted) await this.#requireStill(await identified)
         await using opened = await source.open()
         const before = await opened.stat()
         const start = new Uint8Array(originBytes)

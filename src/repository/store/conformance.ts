@@ -83,6 +83,29 @@ const trials: [name: string, prove: Trial][] = [
     },
   ],
   [
+    'nothing is stored before it is allowed, nor where it is not',
+    async store => {
+      for (const [index, bytes] of [5_000, 20 * megabyte].entries()) {
+        const key = `${someKey}-${index}`
+        const allowed = Promise.withResolvers<void>()
+        const storing = store.put(key, objectOf(contentOf(bytes)), { allowed: allowed.promise })
+        assert.equal(await store.open(key), undefined)
+        assert.deepEqual(await unfinishedIn(store), [])
+        allowed.resolve()
+        assert.equal(await storing, 'written')
+        await mustHold(store, key, contentOf(bytes))
+
+        const refusal = new RepositoryError('NO_MARKER', 'this is not the place')
+        const refused = store.put(`${key}-b`, objectOf(contentOf(bytes)), {
+          allowed: Promise.reject(refusal),
+        })
+        await assert.rejects(refused, thrown => thrown === refusal)
+        assert.equal(await store.open(`${key}-b`), undefined)
+        assert.deepEqual(await unfinishedIn(store), [])
+      }
+    },
+  ],
+  [
     'what was compared may be replaced by the same',
     async store => {
       const content = contentOf(70_000)

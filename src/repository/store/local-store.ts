@@ -123,6 +123,7 @@ export class LocalStore implements Store {
     const place = this.#place(key)
     const { isGroupReadable, owner } = this.#options
     let ofObject: { error: unknown } | undefined
+    await options.allowed
     try {
       await this.#directories.prepare(place.directory)
       await this.#directories.requireInside(place.directory)

@@ -102,6 +102,7 @@ export class RemoteStore implements Store {
     const replace = options.replace === true
     const failed = new AbortController()
     const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
+    options.allowed?.catch(thrown => failed.abort(thrown))
     const share = this.#budget.open()
     const { features } = this.#options
     const write = new RemoteWrite({
@@ -110,12 +111,14 @@ export class RemoteStore implements Store {
       key,
       share,
       signal,
+      allowed: options.allowed,
       partBytes: this.#partBytes,
       wholeBytes: () => this.#wholeBytes(),
     })
     let isEnded = false
     try {
       const collected = await write.collect(object)
+      await options.allowed
       const outcome = await this.#store(key, collected, replace, signal)
       isEnded = outcome === 'written' || collected.kind === 'whole'
       return outcome

@@ -12,6 +12,8 @@ export interface RemoteWriteOptions {
   share: MemoryShare
   /** What goes in one request, and how large the parts of larger objects are. */
   partBytes: number
+  /** Nothing is sent before. */
+  allowed: Promise<unknown> | undefined
   /** How large it may be and still go in one piece. Asked when it does not fit into one part. */
   wholeBytes: () => Promise<number>
   signal: AbortSignal
@@ -103,6 +105,7 @@ export class RemoteWrite {
 
   /** By as much as the object may have in one piece. */
   async #widenFirst(): Promise<void> {
+    await this.#options.allowed
     const bytes = await this.#options.wholeBytes()
     this.#firstRoom += bytes - this.#firstBytes
     this.#firstBytes = bytes

@@ -66,6 +66,8 @@ export interface ListOptions {
 export interface PutOptions {
   /** The caller has compared: what is there has the same content, and is not believed to be durable. */
   replace?: boolean
+  /** Nothing is stored before this resolves, or if it rejects. A store that takes its time may get the object ready meanwhile. */
+  allowed?: Promise<unknown> | undefined
   signal?: AbortSignal | undefined
 }
 
