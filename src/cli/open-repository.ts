@@ -8,6 +8,7 @@ import type { RepositoryUrl } from '../repository/repository-url.ts'
 import { FailedSyncs } from '../repository/store/failed-syncs.ts'
 import type { Store } from '../repository/store/store.ts'
 import { realClock } from '../system/clock.ts'
+import { letHeapGrow } from '../system/heap-growth.ts'
 import { realFiles } from '../system/real-files.ts'
 import { couldNot } from '../system/system-error.ts'
 import type { FailedRepositories } from './failed-repositories.ts'
@@ -38,6 +39,7 @@ export async function openRepository(
   url: RepositoryUrl,
   options: OpenRepositoryOptions,
 ): Promise<Repository> {
+  letHeapGrow()
   const { dataDirectory, created, unguarded } = options
   const cluster =
     dataDirectory === undefined
