@@ -20,7 +20,7 @@ import { buildReaper, WatchedServer } from './watched-server.ts'
 const run = promisify(execFile)
 
 const pollMs = 10
-const memoryMs = 50
+const memoryMs = 200
 // Ten times what the slowest known one takes on a machine that does nothing else.
 const limitMsPerSegment = 5_000
 const limitMsMin = 60_000
