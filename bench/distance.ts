@@ -25,15 +25,14 @@ const megabytesAim = 150
 
 // As the example in pgBackRest's manual has it for archiving asynchronously.
 const pgBackRestProcesses = 2
-const bucket = 'bench'
 
 export const distance: Benchmark = { name: 'distance', isLong: true, run }
 
-/** Archives and restores, each turn under a prefix of its own. */
+/** Archives and restores, each turn in a bucket of its own. */
 interface Contestant {
   name: string
-  archives(prefix: string): WalContestant
-  restores(prefix: string): RestoreContestant
+  archives(bucket: string): WalContestant
+  restores(bucket: string): RestoreContestant
 }
 
 async function run(options: BenchmarkOptions): Promise<Result> {
@@ -49,7 +48,6 @@ async function run(options: BenchmarkOptions): Promise<Result> {
   const found = await findPgBackRest()
   progress('starting Ceph')
   await using ceph = await RunningCeph.start()
-  await ceph.createBucket(bucket)
   await warmUp(ceph)
 
   const samples = new Map<string, Array<Record<string, number>>>()
@@ -66,14 +64,16 @@ async function run(options: BenchmarkOptions): Promise<Result> {
       const first = round % contestants.length
       for (const contestant of [...contestants.slice(first), ...contestants.slice(0, first)]) {
         const { name } = contestant
-        const prefix = `${roundTripMs}-${round}-${contestants.indexOf(contestant)}`
+        const bucket = await ceph.createBucket()
         const about = `${roundTripMs} ms away, round ${round + 1} of ${rounds}: ${name}`
         progress(`archiving ${about}`)
         const all = [corpus.backupSegment, ...corpus.segments]
-        const archive = arena.path(`unused-${prefix}`)
-        const drain = await arena.archiveTo(archive, contestant.archives(prefix), all, signal)
+        const archive = arena.path(`unused-${bucket}`)
+        const drain = await arena.archiveTo(archive, contestant.archives(bucket), all, signal)
         progress(`restoring ${about}`)
-        const restored = await restoreOnce(arena, contestant.restores(prefix), '', signal)
+        const restored = await restoreOnce(arena, contestant.restores(bucket), '', signal)
+        // It keeps everything in memory, and would be full before the end.
+        await ceph.removeBucket(bucket)
         for (const complaint of drain.complaints.slice(0, 1)) complaints.add(`${name}: ${complaint}`)
         const each = samples.get(name) ?? []
         samples.set(name, each)
@@ -151,27 +151,27 @@ function throughTheBridge(
     AWS_ACCESS_KEY_ID: line.ceph.accessKey,
     AWS_SECRET_ACCESS_KEY: line.ceph.secretKey,
   }
-  const url = (prefix: string) =>
-    `s3://${bucket}/${prefix}?endpoint=${line.endpoint}&region=${line.ceph.region}&ca_file=${line.ceph.address.caFile}`
+  const url = (bucket: string) =>
+    `s3://${bucket}/wal?endpoint=${line.endpoint}&region=${line.ceph.region}&ca_file=${line.ceph.address.caFile}`
   return {
     name,
-    archives: prefix => ({
+    archives: bucket => ({
       name,
       environment,
       prepare: async () => ({
         archive_library: ours.library,
         'pgarchivist.module': 'repository',
-        'pgarchivist.repository': url(prefix),
+        'pgarchivist.repository': url(bucket),
         ...settings,
       }),
-      stored: () => storedBelow(line, prefix),
+      stored: () => storedIn(line, bucket),
     }),
-    restores: prefix => ({
+    restores: bucket => ({
       name,
       environment,
       prepare: async () => ({
         restore_command: `${ours.launcher} archive-get "%f" "%p"`,
-        'pgarchivist.repository': url(prefix),
+        'pgarchivist.repository': url(bucket),
       }),
     }),
   }
@@ -186,12 +186,12 @@ const theirSettings: Record<string, ArchiverSettings> = {
 function pgBackRest(found: PgBackRest, line: DelayLine, how: string): Contestant {
   const name = `pgBackRest, asynchronous, ${pgBackRestProcesses} processes, ${how}`
   const commandFor = (
-    prefix: string,
+    bucket: string,
     { scratch, dataDirectory }: { scratch: string; dataDirectory: string },
   ) =>
     configure(found, {
       directory: scratch,
-      repository: `/${prefix}`,
+      repository: '/wal',
       dataDirectory,
       settings: {
         'archive-async': 'y',
@@ -210,19 +210,19 @@ function pgBackRest(found: PgBackRest, line: DelayLine, how: string): Contestant
     })
   return {
     name,
-    archives: prefix => ({
+    archives: bucket => ({
       name,
       prepare: async turn => {
-        const command = await commandFor(prefix, turn)
+        const command = await commandFor(bucket, turn)
         await createStanza(command)
         return { archive_command: `${command.join(' ')} archive-push %p` }
       },
-      stored: () => storedBelow(line, prefix),
+      stored: () => storedIn(line, bucket),
     }),
-    restores: prefix => ({
+    restores: bucket => ({
       name,
       prepare: async turn => {
-        const command = await commandFor(prefix, turn)
+        const command = await commandFor(bucket, turn)
         return { restore_command: `${command.join(' ')} archive-get %f "%p"` }
       },
     }),
@@ -230,10 +230,10 @@ function pgBackRest(found: PgBackRest, line: DelayLine, how: string): Contestant
 }
 
 /** Seen without the delay. */
-async function storedBelow({ ceph }: DelayLine, prefix: string): Promise<number[]> {
+async function storedIn({ ceph }: DelayLine, bucket: string): Promise<number[]> {
   process.env['AWS_ACCESS_KEY_ID'] = ceph.accessKey
   process.env['AWS_SECRET_ACCESS_KEY'] = ceph.secretKey
-  const url = `s3://${bucket}/${prefix}?endpoint=${ceph.address.secureEndpoint}&region=${ceph.region}&ca_file=${ceph.address.caFile}`
+  const url = `s3://${bucket}?endpoint=${ceph.address.secureEndpoint}&region=${ceph.region}&ca_file=${ceph.address.caFile}`
   await using store = await openStore(parseRepositoryUrl(url), {
     writer: 'bench',
     isGroupReadable: false,
@@ -247,12 +247,13 @@ async function storedBelow({ ceph }: DelayLine, prefix: string): Promise<number[
 
 /** What a gateway does for the first time takes a second, which is not to be anybody's. */
 async function warmUp(ceph: RunningCeph): Promise<void> {
+  const bucket = await ceph.createBucket()
   const path = `/${bucket}/warm`
   for (const body of ['warm', 'x'.repeat(4 * 1024 ** 2)]) await ceph.request({ method: 'PUT', path, body })
   for (const query of [{}, { 'list-type': '2' }])
     await ceph.request({ method: 'GET', path: `/${bucket}`, query })
   for (const each of [path, `${path}-missing`]) await ceph.request({ method: 'GET', path: each })
-  await ceph.request({ method: 'DELETE', path })
+  await ceph.removeBucket(bucket)
 }
 
 /** The way to a store that is so far away. */
