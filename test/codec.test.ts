@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { Transform } from 'node:stream'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { constants, zstdCompressSync } from 'node:zlib'
+import { constants, createZstdCompress, zstdCompressSync } from 'node:zlib'
 import { type ByteSource, chunkBytes } from '../src/repository/codec/byte-source.ts'
 import { ChunkReader } from '../src/repository/codec/chunk-reader.ts'
 import { CodecError } from '../src/repository/codec/codec-error.ts'
@@ -230,6 +230,24 @@ test('a compressor that fails or ends early is not success', async () => {
   await assert.rejects(encodeWith(silent), { ...unsound, message: 'the zstd frame is not complete' })
 })
 
+test('a frame that just fits into what zlib has for it is stored without the one that zlib makes after it', async () => {
+  const params = { [constants.ZSTD_c_contentSizeFlag]: 1, [constants.ZSTD_c_checksumFlag]: 1 }
+  const frames = new FrameStream(createZstdCompress({ chunkSize: 64, flush: constants.ZSTD_e_end, params }))
+  const compressor = {
+    compress: (bytes: Uint8Array) => frames.compress(bytes),
+    [Symbol.dispose]: () => undefined,
+  }
+  for (let length = 0; length < 400; length++) {
+    const plaintext = noise(length)
+    const options = { plaintextLength: length, ...plain }
+    const sink = new BytesSink()
+    const encoded = await encode(new BytesSource(plaintext), options, sink.take, () => compressor)
+    const object = { ...encoded, bytes: sink.bytes() }
+    assert.ok((await restored(object)).equals(plaintext), `${length} bytes`)
+  }
+  frames.close()
+})
+
 test('compressors are used again, and not for another level', async () => {
   const plaintext = likeWal(2 * frameBytes(9) + 1)
   const lengths = new Map<number, number>()
@@ -371,6 +389,24 @@ test('a small object that would grow beyond its file is refused before it has gr
     kind: 'altered',
   })
   assert.ok(sink.length <= 1_000)
+})
+
+test('frames that hold nothing are refused, of which any number would hold a file', async () => {
+  const emptyFrame = (await stored(Buffer.alloc(0))).bytes
+  for (const [plaintext, count] of [
+    [Buffer.alloc(0), 2],
+    [noise(1_000), 1],
+  ] as const) {
+    const object = await stored(plaintext)
+    const empty = Array.from({ length: count }, () => emptyFrame)
+    for (const pieces of [
+      [...empty, object.bytes],
+      [object.bytes, ...empty],
+    ]) {
+      const message = `the zstd frames do not hold the ${plaintext.length} bytes of the file`
+      await assert.rejects(restored(restated(object, Buffer.concat(pieces))), { kind: 'altered', message })
+    }
+  }
 })
 
 test('a frame that needs a large window is refused', async () => {

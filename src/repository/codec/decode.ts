@@ -63,12 +63,16 @@ async function decodeBytes(bytes: StoredReader, options: DecodeOptions, sink: By
       const decompress = async (compressed: Uint8Array) => {
         for (let rest = compressed; rest.length > 0; ) {
           if (frame.hasEnded) {
+            if (plaintextLength === 0) throw otherLength()
             contentBefore += frame.end().contentSize
             frame = new ZstdFrameWalk('altered')
           }
+          signal?.throwIfAborted()
           const ofFrame = rest.subarray(0, frame.push(rest))
           // Before anything is decompressed: what a small frame may grow to is not for the frame to say.
-          if (contentBefore + (frame.contentSize ?? 0) > plaintextLength) throw otherLength()
+          const { contentSize } = frame
+          if (contentSize === 0 && plaintextLength > 0) throw otherLength()
+          if (contentBefore + (contentSize ?? 0) > plaintextLength) throw otherLength()
           await write(ofFrame)
           rest = rest.subarray(ofFrame.length)
         }

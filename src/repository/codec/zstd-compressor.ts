@@ -58,6 +58,15 @@ function newStream(level: number): Transform {
   })
 }
 
+/** What zstd makes of nothing. */
+const emptyFrame = Buffer.from('28b52ffd240001000099e9d851', 'hex')
+
+/** Where a frame just fits into what node:zlib has for it, that asks whether there is more, and gets another one. */
+function withoutSurplus(pieces: Uint8Array[]): Uint8Array[] {
+  const last = pieces.at(-1)
+  return pieces.length > 1 && last !== undefined && emptyFrame.equals(last) ? pieces.slice(0, -1) : pieces
+}
+
 /** Frames out of a stream that makes one of every write. */
 export class FrameStream {
   readonly #stream: Transform
@@ -80,7 +89,7 @@ export class FrameStream {
     this.#pieces = []
     this.#stream.write(bytes, error => {
       if (error) this.#break(error)
-      else resolve(this.#pieces)
+      else resolve(withoutSurplus(this.#pieces))
     })
     return promise
   }
