@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { KnownRepositories } from '../src/repository/known-repositories.ts'
 import { encodeMarker } from '../src/repository/marker.ts'
 import { markerKey, walObjectKey } from '../src/repository/object-key.ts'
@@ -152,13 +153,62 @@ test('a repository is begun with few requests, some at once, while the first fil
     return { ...rest, open: () => (opened.push(stage.asked.length), open()) }
   }
   await Promise.all([0, 1, 2].map(file => repository.archive(source(nameOf(file)), archiveOptions)))
+  const kinds = stage.kinds.filter(kind => kind !== 'listUploads')
   assert.deepEqual(
-    stage.kinds.filter(kind => kind !== 'listUploads').slice(0, 9),
+    kinds.slice(0, 9),
     // The start; is there one now? is there nothing? the marker, between two looks; the look that counts; the trial.
     ['inspect', 'get', 'get', 'inspect', 'list', 'get', 'put', 'get', 'get'],
   )
-  assert.deepEqual(stage.kinds.slice(-4), ['put', 'put', 'put', 'put'], 'the trial, and three files')
+  assert.deepEqual(kinds.slice(9), ['put', 'put', 'put', 'put'], 'the trial, and three files')
   assert.ok(opened.length === 3 && opened.every(asked => asked < 6), `opened after ${opened} requests`)
+})
+
+test('where nothing may be stored, nothing is removed either', async () => {
+  const stage = new Stage()
+  const { beginUpload } = stage.driver.handlers
+  await beginUpload({ key: keyOf(nameOf(0)) })
+  await stage.clock.pass(25 * 3_600_000)
+  const store = stage.store()
+  const refusal = new Error('this is not the place')
+  for (let file = 0; file < 4; file++) {
+    const putting = store.put(keyOf(nameOf(file)), objectOf(noise(5_000)), {
+      allowed: Promise.reject(refusal),
+    })
+    await assert.rejects(putting, thrown => thrown === refusal)
+  }
+  assert.deepEqual(stage.asked, [])
+})
+
+test('whoever gives up does not wait for leave to store, nor hold memory', async () => {
+  const stage = new Stage()
+  const controller = new AbortController()
+  const reason = new Error('too late')
+  const never = new Promise<void>(() => {})
+  const putting = [5_000, 20 * megabyte].map((bytes, file) =>
+    stage.store().put(keyOf(nameOf(file)), objectOf(noise(bytes)), {
+      allowed: never,
+      signal: controller.signal,
+    }),
+  )
+  for (let turn = 0; turn < 100; turn++) await nextTurn()
+  controller.abort(reason)
+  for (const each of putting) await assert.rejects(each, thrown => thrown === reason)
+  assert.equal(stage.budget.usedBytes, 0)
+  assert.deepEqual(stage.asked, [])
+})
+
+test('that it is the wrong place is told before what is wrong with a file', async () => {
+  const stage = new Stage()
+  const known = { ...memory(), idOf: async () => '99999999-0000-4000-8000-000000000000' }
+  await stage.repository().archive(segmentSource(nameOf(0)), archiveOptions)
+  const foreign = sourceOf(
+    nameOf(1),
+    walSegment({ name: nameOf(1), systemIdentifier: '7000000000000000001' }),
+  )
+  await assert.rejects(stage.repository({ known }).archive(foreign, archiveOptions), {
+    code: 'OTHER_REPOSITORY',
+  })
+  await assert.rejects(stage.repository().archive(foreign, archiveOptions), { code: 'FOREIGN_WAL' })
 })
 
 test('a marker that the network has altered is not remembered, and not put into its place', async () => {

@@ -117,7 +117,8 @@ export class RepositoryIdentity {
     if (id === this.#believed || this.#store.features.canBeUnmounted) return
     if ((await this.#options.known?.idOf(this.#url)) !== id) {
       const bytes = await this.#markerBytes()
-      if (bytes === undefined || this.#bytes === undefined || !bytes.equals(this.#bytes)) {
+      const isSame = bytes !== undefined && this.#bytes?.equals(bytes) === true
+      if (!isSame || parseMarker(bytes.toString())?.id !== id) {
         this.forget()
         this.#id = undefined
         throw new RepositoryError(

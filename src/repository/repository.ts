@@ -117,7 +117,14 @@ export class Repository implements AsyncDisposable {
     const identified = this.#identity.requireOrBegin()
     identified.catch(() => {}) // told by the store
     const object = this.#newObject(source, identified, options)
-    const outcome = await this.#store.put(key, object, { allowed: identified, signal: options.signal })
+    let outcome: 'written' | 'exists'
+    try {
+      outcome = await this.#store.put(key, object, { allowed: identified, signal: options.signal })
+    } catch (thrown) {
+      // That the place is not the right one says more than what is wrong with a file which was made ready for it.
+      if (options.signal?.aborted !== true) await identified
+      throw thrown
+    }
     const id = await identified
     if (outcome === 'exists') await this.#acceptExisting(key, source, options, object)
     await this.#requireStill(id)

@@ -97,12 +97,12 @@ export class RemoteStore implements Store {
   }
 
   async put(key: string, object: NewObject, options: PutOptions = {}): Promise<'written' | 'exists'> {
-    options.signal?.throwIfAborted()
-    this.#cleanUp()
-    const replace = options.replace === true
     const failed = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
     options.allowed?.catch(thrown => failed.abort(thrown))
+    options.signal?.throwIfAborted()
+    const replace = options.replace === true
+    const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
+    const allowed = options.allowed && unlessAborted(options.allowed, signal)
     const share = this.#budget.open()
     const { features } = this.#options
     const write = new RemoteWrite({
@@ -111,14 +111,15 @@ export class RemoteStore implements Store {
       key,
       share,
       signal,
-      allowed: options.allowed,
+      allowed,
       partBytes: this.#partBytes,
       wholeBytes: () => this.#wholeBytes(),
     })
     let isEnded = false
     try {
       const collected = await write.collect(object)
-      await options.allowed
+      await allowed
+      this.#cleanUp()
       const outcome = await this.#store(key, collected, replace, signal)
       isEnded = outcome === 'written' || collected.kind === 'whole'
       return outcome
@@ -342,6 +343,16 @@ export class RemoteStore implements Store {
     this.#background.add(settled)
     return settled
   }
+}
+
+/** Rejects with the reason of `signal`, too, which need not wait for what is asked elsewhere. */
+function unlessAborted(promise: Promise<unknown>, signal: AbortSignal): Promise<unknown> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
+  const abort = () => reject(signal.reason)
+  signal.addEventListener('abort', abort, { once: true })
+  const first = Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort))
+  first.catch(() => {}) // told to whoever waits for it
+  return first
 }
 
 /** Enough to tell whose it is. */
