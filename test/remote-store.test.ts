@@ -160,7 +160,7 @@ test('a repository is begun with few requests, some at once, while the first fil
     ['inspect', 'get', 'get', 'inspect', 'list', 'get', 'put', 'get', 'get'],
   )
   assert.deepEqual(kinds.slice(9), ['put', 'put', 'put', 'put'], 'the trial, and three files')
-  assert.ok(opened.length === 3 && opened.every(asked => asked < 6), `opened after ${opened} requests`)
+  assert.ok(opened.length === 3 && opened.every(asked => asked < 6), `opened after ${opened.join()} requests`)
 })
 
 test('where nothing may be stored, nothing is removed either', async () => {
