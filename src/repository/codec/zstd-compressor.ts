@@ -59,7 +59,7 @@ function newStream(level: number): Transform {
 }
 
 /** What zstd makes of nothing. */
-const emptyFrame = Buffer.from('28b52ffd240001000099e9d851', 'hex')
+const emptyFrame = Buffer.of(0x28, 0xb5, 0x2f, 0xfd, 0x24, 0, 1, 0, 0, 0x99, 0xe9, 0xd8, 0x51)
 
 /** Where a frame just fits into what node:zlib has for it, that asks whether there is more, and gets another one. */
 function withoutSurplus(pieces: Uint8Array[]): Uint8Array[] {
