@@ -18,10 +18,6 @@ export interface FileDigests extends Disposable {
   digest(): string
 }
 
-export function lowerHalf(xxh64Digest: string): number {
-  return Number.parseInt(xxh64Digest.slice(-8), 16)
-}
-
 /** What xxhash.assembly.ts exports. */
 interface Exports {
   memory: { readonly buffer: ArrayBuffer }
@@ -165,8 +161,5 @@ const hashes = xxhashes(xxhashModules.vectors, xxhashModules.plain)
 /** XXH3-128, our digest of plaintext. */
 export const xxh3 = hashes.xxh3
 
-/** XXH64, of which a zstd frame holds the lower half as checksum of its content. */
-export const xxh64 = hashes.xxh64
-
-/** XXH3-128 of a file and XXH64 of each of its chunks. */
+/** XXH3-128 of a file, and XXH64 of each of its chunks: a zstd frame holds the lower half as checksum of its content. */
 export const fileDigests = hashes.fileDigests
