@@ -574,6 +574,29 @@ test('of a large object several pieces are asked for ahead, and of a small one n
   assert.deepEqual(stage.asked, [['get', { key: 'small', start: 0, bytes: megabyte }]])
 })
 
+test('the memory of a piece that was read is given back at once', async () => {
+  const driver = new MemoryDriver({ clock: new SimulatedClock() })
+  const content = noise(3 * megabyte)
+  driver.objects.set('a', content)
+  const pieces: Uint8Array[] = []
+  const { get } = driver.handlers
+  driver.handlers.get = async (request, signal) => {
+    const piece = await get(request, signal)
+    if (piece !== undefined) pieces.push(piece.bytes)
+    return piece
+  }
+  const store = remoteStore(driver, { clock: new SimulatedClock(), random: () => 0.5, retryMs: 1_000 })
+  await using object = await store.open('a')
+  const read = Buffer.alloc(content.length + 1)
+  assert.equal(await object?.read(read), content.length)
+  assert.ok(read.subarray(0, content.length).equals(content))
+  assert.ok(pieces.length > 0)
+  assert.deepEqual(
+    pieces.map(({ length }) => length),
+    pieces.map(() => 0),
+  )
+})
+
 test('an object that is another one, or gone, while it is being read is an error', async () => {
   const content = noise(30 * megabyte)
   for (const [what, change] of [

@@ -6,7 +6,9 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import type { FetchOptions } from '../src/repository/repository.ts'
+import { xxh3 } from '../src/repository/codec/xxhash.ts'
+import type { FetchedFile, FetchOptions } from '../src/repository/repository.ts'
+import { fetchWhole } from '../src/restore/archive-get.ts'
 import { Fetcher, type FetcherEnd, type FetcherOptions } from '../src/restore/fetcher.ts'
 import { Spool } from '../src/restore/spool.ts'
 import type { Clock } from '../src/system/clock.ts'
@@ -35,7 +37,10 @@ class Archive {
       this.content.set(nameOf(segment, timeline), randomBytes(100))
   }
 
-  async fetch({ name, signal }: FetchOptions, sink: (bytes: Uint8Array) => Promise<void>): Promise<boolean> {
+  async fetch(
+    { name, signal }: FetchOptions,
+    sink: (bytes: Uint8Array) => Promise<void>,
+  ): Promise<FetchedFile | false> {
     this.asked.push(name)
     this.atOnceMax = Math.max(this.atOnceMax, ++this.atOnce)
     try {
@@ -46,7 +51,9 @@ class Archive {
       await sink(content.subarray(0, 50))
       await setImmediate()
       await sink(content.subarray(50))
-      return true
+      using hash = await xxh3()
+      hash.update(content)
+      return { digest: hash.digest() }
     } finally {
       this.atOnce--
     }
@@ -169,6 +176,28 @@ test('it never keeps more than the limit', async () => {
     await stage.take(nameOf(segment))
   }
   assert.ok(most <= 3, String(most))
+})
+
+test('the memory of what was written is given back at once', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 1)
+  const pieces = [randomBytes(10_000), randomBytes(20_000)].map(bytes => Uint8Array.from(bytes))
+  const written = Buffer.concat(pieces)
+  const repository = {
+    fetch: async (_: FetchOptions, sink: (bytes: Uint8Array) => Promise<void>) => {
+      for (const piece of pieces) await sink(piece)
+      return { digest: 'x' }
+    },
+  }
+  const path = stage.spool.path(nameOf(1))
+  const target = { path, temporaryPath: `${path}.part`, mode: 0o600 }
+  const source = { repository, systemIdentifier: '1', identities: async () => [] }
+  assert.deepEqual(await fetchWhole(realFiles, target, source, nameOf(1)), { digest: 'x' })
+  assert.ok(written.equals(await readFile(path)))
+  assert.deepEqual(
+    pieces.map(({ length }) => length),
+    [0, 0],
+  )
 })
 
 test('it leaves room on the disk', async () => {

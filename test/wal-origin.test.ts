@@ -251,7 +251,7 @@ describe('a segment of a real server is what it says', { concurrency: 2 }, () =>
         identities: async () => [],
       }
       const pieces: Uint8Array[] = []
-      assert.equal(await repository.fetch(request, async bytes => void pieces.push(bytes)), true)
+      assert.ok(await repository.fetch(request, async bytes => void pieces.push(bytes)))
       assert.deepEqual(Buffer.concat(pieces), content)
 
       // As a file is that was recycled before it was archived, or copied here.

@@ -65,7 +65,8 @@ async function get(
 
   // Only a server that recovers goes on to other files.
   const isAhead = destination.isRecovery && (await Recovery.of(realFiles, dataDirectory)) !== undefined
-  if (!isAhead) return await fetchWhole(realFiles, target, source, name)
+  const fetched = async () => (await fetchWhole(realFiles, target, source, name)) !== false
+  if (!isAhead) return await fetched()
 
   const isSegment = walFileKind(name) === 'segment'
   const directory = spoolPath(dataDirectory, destination.directory, settings.spoolDirectory)
@@ -73,7 +74,7 @@ async function get(
   const mark = sourceMark(repository.url, systemIdentifier)
   const options = { files: realFiles, clock: realClock, spool, source: mark }
   const isHandedOver = isSegment && (await handOver(options, name, target))
-  const isDelivered = isHandedOver || (await fetchWhole(realFiles, target, source, name))
+  const isDelivered = isHandedOver || (await fetched())
   try {
     // The fetcher has nobody to complain to.
     void settings.spoolLimitBytes

@@ -1,7 +1,7 @@
 import type { Clock } from '../system/clock.ts'
 import { ArchivingMember } from './archiving-member.ts'
 import type { ByteSink } from './codec/byte-source.ts'
-import type { ArchiveOptions, FetchOptions, Repository, WalSource } from './repository.ts'
+import type { ArchiveOptions, FetchedFile, FetchOptions, Repository, WalSource } from './repository.ts'
 import { RepositoryError, type RepositoryErrorKind } from './repository-error.ts'
 import { sameFileSource } from './same-file-source.ts'
 
@@ -185,7 +185,7 @@ export class RepositorySet implements AsyncDisposable {
   }
 
   /** As that of a repository; see `again` of its options. */
-  async fetch(options: FetchOptions, sink: ByteSink): Promise<boolean> {
+  async fetch(options: FetchOptions, sink: ByteSink): Promise<FetchedFile | false> {
     const answers: Array<{ repository: Repository; error: unknown }> = []
     const missing: Repository[] = []
     let handedOver = false
@@ -203,11 +203,11 @@ export class RepositorySet implements AsyncDisposable {
       try {
         if (handedOver) await options.again?.()
         handedOver = false
-        const isThere = await repository.fetch(options, guarded)
+        const fetched = await repository.fetch(options, guarded)
         this.#noteAnswer(repository, true)
-        if (isThere) {
+        if (fetched !== false) {
           this.#tellHealed(options.name, repository, answers)
-          return true
+          return fetched
         }
         missing.push(repository)
       } catch (error) {

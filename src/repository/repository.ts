@@ -66,6 +66,12 @@ export interface FetchOptions {
   signal?: AbortSignal
 }
 
+/** A file that was handed over, all of it and verified. */
+export interface FetchedFile {
+  /** XXH3-128 of its content in canonical order, as `xxh128sum` prints it. */
+  digest: string
+}
+
 /** WAL files in a store, each write-once under a key that depends on cluster and name only. FORMAT.md describes it. */
 export class Repository implements AsyncDisposable {
   readonly #options: RepositoryOptions
@@ -142,11 +148,11 @@ export class Repository implements AsyncDisposable {
   }
 
   /**
-   * Hands over the content of a file piece by piece. Resolves with `true` when all of it was right, and with `false`
+   * Hands over the content of a file piece by piece. Resolves when all of it was right, or with `false`
    * when the file is provably not in the repository. Throws a `RepositoryError` otherwise, or what `sink` or
    * `identities` throw; what was handed over before must not be used.
    */
-  async fetch(options: FetchOptions, sink: ByteSink): Promise<boolean> {
+  async fetch(options: FetchOptions, sink: ByteSink): Promise<FetchedFile | false> {
     const { systemIdentifier, name } = options
     if (walFileKind(name) === undefined) {
       throw new RepositoryError('SETTINGS', `"${name}" is not the name of a WAL file`, {
@@ -162,7 +168,7 @@ export class Repository implements AsyncDisposable {
     }
   }
 
-  async #fetch(key: string, options: FetchOptions, sink: ByteSink): Promise<boolean> {
+  async #fetch(key: string, options: FetchOptions, sink: ByteSink): Promise<FetchedFile | false> {
     const { systemIdentifier, name, signal } = options
     const { id, opened } = await this.#openWithMarker(key, signal)
     await using object = opened
@@ -189,7 +195,7 @@ export class Repository implements AsyncDisposable {
     const identities = isEncrypted ? await options.identities() : []
     const encoded = { ...encodedOf(metadata), isEncrypted, identities, ...(signal && { signal }) }
     await this.#naming(key, metadata, () => this.#codec.decode(object, encoded, sink))
-    return true
+    return { digest: metadata.plaintext_xxh128 }
   }
 
   /** Asks for both at once, because each may take its time. Without a marker nothing is said of the object. */

@@ -1,6 +1,7 @@
-import type { Repository } from '../repository/repository.ts'
+import type { FetchedFile, Repository } from '../repository/repository.ts'
 import { RepositoryError } from '../repository/repository-error.ts'
 import type { Files } from '../system/files.ts'
+import { freeMemory } from '../system/free-memory.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 import { type WholeFile, writeWhole } from './whole-file.ts'
 
@@ -10,12 +11,6 @@ export interface FetchSource {
   systemIdentifier: string
   /** Private keys. */
   identities: () => Promise<readonly string[]>
-}
-
-/** Sees all bytes of a file, and is told when they come once more from the first one. */
-export interface FetchOnlooker {
-  update(bytes: Uint8Array): unknown
-  reset(): void
 }
 
 /** Throws unless the name is that of a file that a server archives, because nothing else can be in a repository. */
@@ -35,17 +30,13 @@ export async function fetchWhole(
   target: WholeFile,
   { repository, systemIdentifier, identities }: FetchSource,
   name: string,
-  { onlooker, signal }: { onlooker?: FetchOnlooker; signal?: AbortSignal } = {},
-): Promise<boolean> {
-  return await writeWhole(files, target, (append, forget) => {
-    const again = async () => {
-      onlooker?.reset()
-      await forget()
-    }
+  signal?: AbortSignal,
+): Promise<FetchedFile | false> {
+  return await writeWhole(files, target, (append, again) => {
     const options = { systemIdentifier, name, identities, again, ...(signal && { signal }) }
     return repository.fetch(options, async bytes => {
-      onlooker?.update(bytes)
       await append(bytes)
+      freeMemory(bytes)
     })
   })
 }

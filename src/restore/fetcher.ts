@@ -1,4 +1,3 @@
-import { xxh3 } from '../repository/codec/xxhash.ts'
 import type { Clock } from '../system/clock.ts'
 import type { Files } from '../system/files.ts'
 import type { ProcessIdentity } from '../system/process-identity.ts'
@@ -331,18 +330,13 @@ export class Fetcher {
 
   async #fetchOnce(name: string): Promise<Answer> {
     const { files, spool, self, source, sourceMark } = this.#options
-    using hash = await xxh3()
     const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
-    const options = {
-      onlooker: hash,
-      signal: this.#abort.signal,
-    }
-    if (!(await fetchWhole(files, target, source, name, options))) return 'not-there'
+    const fetched = await fetchWhole(files, target, source, name, this.#abort.signal)
+    if (fetched === false) return 'not-there'
     const identity = await spool.fileIdentity(self.boot, name)
-    const digest = hash.digest()
     // First, because from the next moment on the launcher may take it.
     if (!isTimelineHistory(name)) this.#ready.add(name)
-    await spool.writeVerified(name, { identity, digest, source: sourceMark }, self.pid)
+    await spool.writeVerified(name, { identity, digest: fetched.digest, source: sourceMark }, self.pid)
     return 'fetched'
   }
 }

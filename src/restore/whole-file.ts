@@ -17,14 +17,17 @@ export class WriteError extends Error {
 
 /**
  * Writes a file so that its name stands for all of its bytes or for nothing, and leaves nothing else behind. Not
- * durable: what is restored is still in the archive after a power cut. `write` says whether there is such a file at
- * all, and this resolves with its answer; `again` forgets what was appended.
+ * durable: what is restored is still in the archive after a power cut. `write` resolves with `false` where there is no such
+ * file at all, and this with what it does; `again` forgets what was appended.
  */
-export async function writeWhole(
+export async function writeWhole<Written>(
   files: Files,
   target: WholeFile,
-  write: (append: (bytes: Uint8Array) => Promise<void>, again: () => Promise<void>) => Promise<boolean>,
-): Promise<boolean> {
+  write: (
+    append: (bytes: Uint8Array) => Promise<void>,
+    again: () => Promise<void>,
+  ) => Promise<Written | false>,
+): Promise<Written | false> {
   const { path, temporaryPath } = target
   // Made when there is something to write: who asks for what is not there needs neither room nor permission.
   let file: OpenFile | undefined
@@ -50,15 +53,15 @@ export async function writeWhole(
     await files.unlink(temporaryPath).catch(ownSide(`remove file "${temporaryPath}"`))
   }
   try {
-    const isThere = await write(append, again).catch((thrown: unknown) => {
+    const written = await write(append, again).catch((thrown: unknown) => {
       // What comes of our failure, such as a decompressor that was stopped, is not what went wrong.
       throw failure ?? thrown
     })
-    if (!isThere) return false
+    if (written === false) return false
     await opened()
     await close()
     await files.rename(temporaryPath, path).catch(ownSide(`rename file "${temporaryPath}" to "${path}"`))
-    return true
+    return written
   } finally {
     await close().catch(() => undefined)
     // There is nothing of this name any more, unless something went wrong.

@@ -1,3 +1,4 @@
+import { freeMemory } from '../../system/free-memory.ts'
 import { RepositoryError } from '../repository-error.ts'
 import type { MemoryShare } from './memory-budget.ts'
 import type { ObjectPiece, Send } from './requests.ts'
@@ -74,6 +75,7 @@ export class RemoteObject implements StoredObject {
   /** `false` at the end. */
   async #next(): Promise<boolean> {
     this.#share.give(this.#piece.length)
+    freeMemory(this.#piece)
     this.#piece = new Uint8Array(0)
     this.#taken = 0
     if (this.#ahead.length === 0) {

@@ -95,6 +95,7 @@ export interface GetRequest {
 }
 
 export interface ObjectPiece {
+  /** Nobody else's: whoever asked may do with them as he likes. */
   bytes: Uint8Array
   /** Of the whole object. */
   length: number
