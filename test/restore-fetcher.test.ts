@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { xxh3 } from '../src/repository/codec/xxhash.ts'
@@ -102,6 +102,7 @@ class Stage implements AsyncDisposable {
       source: { repository: this.archive, systemIdentifier: '1', identities: async () => [] },
       sourceMark: 'mark',
       walDirectory: this.wal,
+      handOver: 'rename',
       delivered: position === undefined ? undefined : { name: position, segmentBytes },
       filesAtOnce: 2,
       limitBytes: 1e9,
@@ -198,6 +199,55 @@ test('the memory of what was written is given back at once', async () => {
     pieces.map(({ length }) => length),
     [0, 0],
   )
+})
+
+/** Files that remember which were synced, while they could not be taken yet. */
+function syncedFiles(synced: string[], fail = (_name: string) => {}): Files {
+  return {
+    ...realFiles,
+    open: async (path, access, mode) => {
+      const file = await realFiles.open(path, access, mode)
+      const sync = file.sync.bind(file)
+      file.sync = async () => {
+        await assert.rejects(readFile(`${path}.verified`), { code: 'ENOENT' })
+        fail(basename(path))
+        synced.push(basename(path))
+        await sync()
+      }
+      return file
+    },
+  }
+}
+
+test('what nobody waits for is on the disk before it can be taken', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const synced: string[] = []
+  stage.start(nameOf(0), { files: syncedFiles(synced), filesAtOnce: 1 })
+  await stage.hasFetched(range(1, 8))
+  assert.deepEqual(synced, range(2, 8))
+})
+
+test('what has to be copied to the server need not be on the disk', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const synced: string[] = []
+  stage.start(nameOf(0), { files: syncedFiles(synced), handOver: 'copy' })
+  await stage.hasFetched(range(1, 8))
+  assert.deepEqual(synced, [])
+})
+
+test('what the disk does not take is not handed over', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 4)
+  const full = (name: string) => assert.notEqual(name, nameOf(3), 'Input/output error')
+  stage.start(nameOf(0), { files: syncedFiles([], full) })
+  const verified = [1, 2, 4].map(segment => `${nameOf(segment)}.verified`)
+  await until('the others', async () => {
+    const there = await stage.names()
+    return verified.every(name => there.includes(name))
+  })
+  assert.ok(!(await stage.names()).includes(`${nameOf(3)}.verified`))
 })
 
 test('it leaves room on the disk', async () => {

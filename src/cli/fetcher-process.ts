@@ -71,6 +71,7 @@ async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): 
     sourceMark: mark,
     walDirectory,
     delivered,
+    handOver,
     filesAtOnce: repository.filesAtOnce ?? Math.min(Math.max(processors, filesAtOnceMin), filesAtOnceMax),
     limitBytes: settings.spoolLimitBytes,
     recovery,

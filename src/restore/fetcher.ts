@@ -37,6 +37,8 @@ export interface FetcherOptions {
   walDirectory: string
   /** The segment that the server got last, if it got one. */
   delivered: Delivered | undefined
+  /** Whether the server gets the file itself or a copy of it. */
+  handOver: 'rename' | 'copy'
   filesAtOnce: number
   limitBytes: number
   recovery: Pick<Recovery, 'look'>
@@ -329,14 +331,25 @@ export class Fetcher {
   }
 
   async #fetchOnce(name: string): Promise<Answer> {
-    const { files, spool, self, source, sourceMark } = this.#options
+    const { files, spool, self, source, sourceMark, handOver } = this.#options
     const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
     const fetched = await fetchWhole(files, target, source, name, this.#abort.signal)
     if (fetched === false) return 'not-there'
+    if (handOver === 'rename' && this.#ready.size > 0) await this.#flush(name)
     const identity = await spool.fileIdentity(self.boot, name)
     // First, because from the next moment on the launcher may take it.
     if (!isTimelineHistory(name)) this.#ready.add(name)
     await spool.writeVerified(name, { identity, digest: fetched.digest, source: sourceMark }, self.pid)
     return 'fetched'
+  }
+
+  /**
+   * The server calls fsync for each segment before it replays it, and waits for the disk. There is little left to write
+   * then, if it was written here; nobody waits, because others are ready.
+   */
+  async #flush(name: string): Promise<void> {
+    const { files, spool } = this.#options
+    await using file = await files.open(spool.path(name), 'readNoLink')
+    await file.sync()
   }
 }
