@@ -103,8 +103,8 @@ class Stage implements AsyncDisposable {
       sourceMark: 'mark',
       walDirectory: this.wal,
       handOver: 'rename',
-      delivered: position === undefined ? undefined : { name: position, segmentBytes },
       filesAtOnce: 2,
+      writtenAtOnce: 2,
       limitBytes: 1e9,
       recovery: { look: async () => this.state },
       haveSettingsChanged: async () => this.haveChanged,
@@ -112,7 +112,11 @@ class Stage implements AsyncDisposable {
       watched: [],
       ...options,
     })
-    this.end = fetcher.run(async () => {})
+    const run = async () => {
+      if (position !== undefined) await this.spool.writePosition({ name: position, segmentBytes }, 'start', 1)
+      return await fetcher.run(async () => {})
+    }
+    this.end = run()
   }
 
   async names(): Promise<string[]> {
@@ -177,6 +181,26 @@ test('it never keeps more than the limit', async () => {
     await stage.take(nameOf(segment))
   }
   assert.ok(most <= 3, String(most))
+})
+
+test('at first it fetches half of the window at once, and more as it grows', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 100)
+  const { promise: held, resolve: go } = Promise.withResolvers<void>()
+  stage.archive.before = () => held
+  stage.start(nameOf(0), { filesAtOnce: 7 })
+  const looked = async () => {
+    const then = stage.now
+    await until('some looks', () => stage.now > then + 20)
+  }
+  await looked()
+  assert.deepEqual(stage.archive.asked, range(1, 4))
+  go()
+  await stage.hasFetched(range(1, 8))
+  stage.archive.before = () => new Promise<void>(() => {})
+  for (const segment of [1, 2, 3, 4]) await stage.take(nameOf(segment))
+  await looked()
+  assert.deepEqual(stage.archive.asked, range(1, 15))
 })
 
 test('the memory of what was written is given back at once', async () => {
@@ -247,7 +271,10 @@ test('what the disk does not take is not handed over', async () => {
     const there = await stage.names()
     return verified.every(name => there.includes(name))
   })
-  assert.ok(!(await stage.names()).includes(`${nameOf(3)}.verified`))
+  await until(
+    'the one in doubt is gone',
+    async () => !(await stage.names()).some(name => name.includes(nameOf(3))),
+  )
 })
 
 test('it leaves room on the disk', async () => {

@@ -8,6 +8,7 @@ import { chmod, mkdir, readFile, readlink, rename, rm, stat, utimes, writeFile }
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { plaintextDigest } from '../src/repository/codec/plaintext-digest.ts'
+import { parseRepositoryUrl } from '../src/repository/repository-url.ts'
 import { fileUrl } from '../src/repository/store/local-store.ts'
 import { handOver } from '../src/restore/hand-over.ts'
 import { type Answer, type Question, Spool, sourceMark } from '../src/restore/spool.ts'
@@ -45,7 +46,7 @@ class FetchedStage implements AsyncDisposable {
   }
 
   get source(): string {
-    return sourceMark(fileUrl(this.stage.repository), systemIdentifier)
+    return sourceMark([parseRepositoryUrl(fileUrl(this.stage.repository))], systemIdentifier)
   }
 
   async writeState(how: { fetcher?: ProcessIdentity; handOver?: 'rename' | 'copy'; options?: string } = {}) {
@@ -397,6 +398,27 @@ test('what is not there leaves a fetcher, which then answers without Node, each 
     assert.equal(status, 201)
     assert.match(stderr, /Mount the disk/)
     await rename(`${stage.repository}.away`, stage.repository)
+  } finally {
+    await endFetcher(stage)
+  }
+})
+
+test('where a file cannot be fetched, no fetcher is left behind that would be asked in vain', async () => {
+  await using stage = await RestoreStage.create()
+  await stage.archive(name, content)
+  await pretendRecovery(stage)
+  await rename(stage.repository, `${stage.repository}.away`)
+  try {
+    const { status, stderr } = await stage.get(name)
+    assert.equal(status, 201)
+    assert.match(stderr, /Mount the disk/)
+    const started = await new Spool(realFiles, spoolOf(stage.data), 0o600).readStarted()
+    assert.ok(started, 'it was started meanwhile')
+    assert.equal(await isFetcher(started.pid), false)
+    await rename(`${stage.repository}.away`, stage.repository)
+    assert.equal((await stage.get(name)).status, 0)
+    const next = '00000001000000A900000066'
+    assert.equal((await stage.get(next, { env: withoutNode })).status, 1)
   } finally {
     await endFetcher(stage)
   }

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { unlinkSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { fetchWhole, requireWalFileName } from '../restore/archive-get.ts'
@@ -8,14 +7,12 @@ import { handOver } from '../restore/hand-over.ts'
 import { Recovery } from '../restore/recovery.ts'
 import { Spool, sourceMark, spoolPath } from '../restore/spool.ts'
 import { realClock } from '../system/clock.ts'
-import { identityOf, isRunning } from '../system/process-identity.ts'
 import { realFiles } from '../system/real-files.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 import { FailedRepositories } from './failed-repositories.ts'
-import type { FetcherStart } from './fetcher-process.ts'
+import { FetcherAhead } from './fetcher-ahead.ts'
 import { openRepositories } from './open-repository.ts'
 import { type RepositoryFlags, RepositorySettings } from './repository-settings.ts'
-import { siblingProgram } from './sibling-program.ts'
 
 /**
  * `pgarchivist archive-get NAME DEST`: resolves with the status for the launcher, which `exit-status.ts` lists. That
@@ -50,12 +47,6 @@ async function get(
   const { dataDirectory } = settings
   const cluster = (await settings.hasCluster()) ? await realFiles.stat(dataDirectory) : undefined
   const systemIdentifier = await settings.systemIdentifier()
-  const repository = await openRepositories(settings.repositories, {
-    dataDirectory: cluster && dataDirectory,
-    warn: warning => complain(`pgarchivist: ${warningLine(warning)}\n`),
-    failed: destination.isRecovery ? new FailedRepositories(destination.directory) : undefined,
-  })
-  const source = { repository, systemIdentifier, identities: () => settings.identities() }
   const target = {
     ...destination,
     mode: cluster !== undefined && (cluster.mode & 0o050) === 0o050 ? 0o640 : 0o600,
@@ -63,68 +54,45 @@ async function get(
     owner: process.geteuid?.() === 0 ? cluster : undefined,
   }
 
+  const fetched = async () => {
+    const repository = await openRepositories(settings.repositories, {
+      dataDirectory: cluster && dataDirectory,
+      warn: warning => complain(`pgarchivist: ${warningLine(warning)}\n`),
+      failed: destination.isRecovery ? new FailedRepositories(destination.directory) : undefined,
+    })
+    const source = { repository, systemIdentifier, identities: () => settings.identities() }
+    return (await fetchWhole(realFiles, target, source, name)) !== false
+  }
+
   // Only a server that recovers goes on to other files.
   const isAhead = destination.isRecovery && (await Recovery.of(realFiles, dataDirectory)) !== undefined
-  const fetched = async () => (await fetchWhole(realFiles, target, source, name)) !== false
   if (!isAhead) return await fetched()
 
   const isSegment = walFileKind(name) === 'segment'
   const directory = spoolPath(dataDirectory, destination.directory, settings.spoolDirectory)
   const spool = new Spool(realFiles, directory, target.mode)
-  const mark = sourceMark(repository.url, systemIdentifier)
-  const options = { files: realFiles, clock: realClock, spool, source: mark }
-  const isHandedOver = isSegment && (await handOver(options, name, target))
-  const isDelivered = isHandedOver || (await fetched())
-  try {
+  const mark = sourceMark(settings.repositories, systemIdentifier)
+  // Whatever becomes of the next files, the answer about this one is right.
+  const isInVain = (thrown: unknown) =>
+    complain(`pgarchivist: nothing is fetched ahead: ${(thrown as Error).message}\n`)
+  const start = async () => {
     // The fetcher has nobody to complain to.
     void settings.spoolLimitBytes
-    const segment = isDelivered && isSegment ? await realFiles.stat(destination.path) : undefined
-    const delivered = segment && { name, segmentBytes: segment.size }
-    // It can be asked for the next file, also where this one was not there.
-    const start = { flags, workingDirectory, dest, delivered }
-    await leaveFetcher(spool, mark, start, isHandedOver)
+    return await FetcherAhead.find(spool, mark, { flags, workingDirectory, dest })
+  }
+  const options = { files: realFiles, clock: realClock, spool, source: mark }
+  const isHandedOver = isSegment && (await handOver(options, name, target))
+  // Before this file is fetched, which takes about as long as it takes to start.
+  const fetcher = await start().catch(isInVain)
+  try {
+    const isDelivered = isHandedOver || (await fetched())
+    if (isDelivered && isSegment)
+      await fetcher?.goOnFrom(name, destination.path, isHandedOver).catch(isInVain)
+    return isDelivered
   } catch (thrown) {
-    // Whatever becomes of the next files, this answer is right.
-    complain(`pgarchivist: nothing is fetched ahead: ${(thrown as Error).message}\n`)
+    await fetcher?.stop()
+    throw thrown
   }
-  return isDelivered
-}
-
-/** Tells the fetcher where the recovery is; starts one where there is none. */
-async function leaveFetcher(
-  spool: Spool,
-  mark: string,
-  start: FetcherStart,
-  isHandedOver: boolean,
-): Promise<void> {
-  await spool.open(process.geteuid?.())
-  const state = await spool.readState()
-  let hasFetcher = await spool.hasFetcher()
-  if (
-    hasFetcher &&
-    state !== undefined &&
-    state.source !== mark &&
-    (await isRunning(realFiles, state.fetcher))
-  ) {
-    // It fetches from somewhere else, as it was told before.
-    process.kill(state.fetcher.pid, 'SIGTERM')
-    hasFetcher = false
-  }
-  // What is handed over the fetcher sees by itself.
-  if (!isHandedOver && start.delivered !== undefined) {
-    await spool.writePosition(start.delivered, `${process.pid} ${Date.now()}`, process.pid)
-  }
-  if (hasFetcher) return
-  const fetcher = spawn(
-    process.execPath,
-    [...process.execArgv, siblingProgram('fetcher-process'), 'pgarchivist: fetcher', JSON.stringify(start)],
-    { cwd: '/', detached: true, stdio: 'ignore' },
-  )
-  // What prevents it is told here at once, or never.
-  fetcher.on('error', () => undefined)
-  fetcher.unref()
-  const identity = fetcher.pid === undefined ? undefined : await identityOf(realFiles, fetcher.pid)
-  if (identity !== undefined) await spool.writeStarted(identity)
 }
 
 /** At once, because the process is about to end. A log that cannot be written must not change how it ends. */

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { destinationOf, temporaryPrefix } from '../restore/destination.ts'
 import { Fetcher } from '../restore/fetcher.ts'
 import { Recovery } from '../restore/recovery.ts'
-import { type Delivered, Spool, sourceMark, spoolPath } from '../restore/spool.ts'
+import { Spool, sourceMark, spoolPath } from '../restore/spool.ts'
 import { moveWhole } from '../restore/whole-file.ts'
 import { realClock } from '../system/clock.ts'
 import { identityOf } from '../system/process-identity.ts'
@@ -23,14 +23,12 @@ export interface FetcherStart {
   workingDirectory: string
   /** As the server wrote it. */
   dest: string
-  /** If it was a segment that the server got. */
-  delivered: Delivered | undefined
 }
 
-const filesAtOnceMin = 2
-const filesAtOnceMax = 4
+const writtenAtOnceMin = 2
+const writtenAtOnceMax = 4
 
-async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): Promise<void> {
+async function run({ flags, workingDirectory, dest }: FetcherStart): Promise<void> {
   const readSettings = () =>
     RepositorySettings.read({
       files: realFiles,
@@ -58,10 +56,13 @@ async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): 
     dataDirectory,
     failed: new FailedRepositories(walDirectory),
   })
+  // The first connection takes its time. What is wrong with it is told when a file is asked for.
+  for (const each of repository.repositories) each.requireRepository().catch(() => undefined)
   const systemIdentifier = await settings.systemIdentifier()
-  const mark = sourceMark(repository.url, systemIdentifier)
+  const mark = sourceMark(settings.repositories, systemIdentifier)
   const facts = await factsOf(settings)
   const handOver = await canBeRenamed(spool.directory, walDirectory)
+  const written = Math.min(Math.max(processors, writtenAtOnceMin), writtenAtOnceMax)
   const fetcher = new Fetcher({
     files: realFiles,
     clock: realClock,
@@ -70,9 +71,9 @@ async function run({ flags, workingDirectory, dest, delivered }: FetcherStart): 
     source: { repository, systemIdentifier, identities: () => settings.identities() },
     sourceMark: mark,
     walDirectory,
-    delivered,
     handOver,
-    filesAtOnce: repository.filesAtOnce ?? Math.min(Math.max(processors, filesAtOnceMin), filesAtOnceMax),
+    filesAtOnce: repository.filesAtOnce ?? written,
+    writtenAtOnce: written,
     limitBytes: settings.spoolLimitBytes,
     recovery,
     haveSettingsChanged: async () => {

@@ -3,6 +3,7 @@ import { RepositoryError } from '../repository/repository-error.ts'
 import type { Files } from '../system/files.ts'
 import { freeMemory } from '../system/free-memory.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
+import type { InTurn } from './turns.ts'
 import { type WholeFile, writeWhole } from './whole-file.ts'
 
 /** Where files of a cluster come from. */
@@ -30,12 +31,12 @@ export async function fetchWhole(
   target: WholeFile,
   { repository, systemIdentifier, identities }: FetchSource,
   name: string,
-  signal?: AbortSignal,
+  { inTurn = work => work(), signal }: { inTurn?: InTurn; signal?: AbortSignal } = {},
 ): Promise<FetchedFile | false> {
   return await writeWhole(files, target, (append, again) => {
     const options = { systemIdentifier, name, identities, again, ...(signal && { signal }) }
     return repository.fetch(options, async bytes => {
-      await append(bytes)
+      await inTurn(() => append(bytes))
       freeMemory(bytes)
     })
   })

@@ -7,6 +7,7 @@ import { type FetchSource, fetchWhole } from './archive-get.ts'
 import type { Recovery } from './recovery.ts'
 import type { Answer, Delivered, Question, Spool } from './spool.ts'
 import { historyOf, nextSegment, type TimelineBegin, timelineBegins } from './timeline-history.ts'
+import { Turns } from './turns.ts'
 import { removeIfThere } from './whole-file.ts'
 
 /** After this long without a segment taken or a question it is not worth to be there. */
@@ -35,11 +36,11 @@ export interface FetcherOptions {
   sourceMark: string
   /** Where the server keeps timeline histories that it has restored. */
   walDirectory: string
-  /** The segment that the server got last, if it got one. */
-  delivered: Delivered | undefined
   /** Whether the server gets the file itself or a copy of it. */
   handOver: 'rename' | 'copy'
   filesAtOnce: number
+  /** How many of those are written at once; the others wait with what has come of them. */
+  writtenAtOnce: number
   limitBytes: number
   recovery: Pick<Recovery, 'look'>
   haveSettingsChanged: () => Promise<boolean>
@@ -79,12 +80,13 @@ export class Fetcher {
   #asked: string | undefined
   #answering: Promise<void> = Promise.resolve()
   #histories: TimelineBegin[][] = []
+  readonly #turns: Turns
   readonly #abort = new AbortController()
   #wake: () => void = () => {}
 
   constructor(options: FetcherOptions) {
     this.#options = options
-    if (options.delivered !== undefined) this.#position = this.#positionOf(options.delivered)
+    this.#turns = new Turns(options.writtenAtOnce)
     this.#lastTakenMs = options.clock.monotonic()
   }
 
@@ -209,9 +211,9 @@ export class Fetcher {
       got.push(this.#positionOf(position))
     }
     if (got.length === 0) return
+    if (this.#position !== undefined) this.#window += got.length * windowGrowth
     this.#position = got.reduce((last, each) => (each.segment > last.segment ? each : last))
     this.#lastTakenMs = clock.monotonic()
-    this.#window += got.length * windowGrowth
   }
 
   /** From now on somebody waits for the answer, which is worked on while everything else goes on. */
@@ -274,13 +276,16 @@ export class Fetcher {
       await removeIfThere(files, spool.path(name))
       await removeIfThere(files, spool.verifiedPath(name))
     }
+    // The first ones are waited for, and share what there is of network and processors.
+    const atOnce = Math.min(filesAtOnce, Math.ceil(this.#window / 2))
+    let room = await this.#room()
     for (const name of names) {
       if (this.#ready.has(name) || this.#fetching.has(name) || this.#failed.has(name)) continue
       // Where as many have failed it is not a matter of single files.
       if (this.#missing.has(name) || this.#failed.size >= filesAtOnce) return
-      if (this.#fetching.size >= (this.#isAtEnd ? 1 : filesAtOnce)) return
+      if (this.#fetching.size >= (this.#isAtEnd ? 1 : atOnce)) return
       if ((this.#ready.size + this.#fetching.size + 1) * segmentBytes > limitBytes) return
-      if (!(await this.#hasRoom())) return
+      if (--room < 0) return
       void this.#begin(name)
     }
   }
@@ -296,13 +301,14 @@ export class Fetcher {
     return names
   }
 
-  async #hasRoom(): Promise<boolean> {
+  /** How many segments more there is space for. */
+  async #room(): Promise<number> {
     const { diskSpace, spool } = this.#options
     const segmentBytes = this.#segmentBytes
     const space = await diskSpace(spool.directory).catch(() => undefined)
-    if (space === undefined) return false
-    const toCome = (this.#fetching.size + 1) * segmentBytes
-    return space.free - toCome >= Math.max(space.total * freeShareMin, freeSegmentsMin * segmentBytes)
+    if (space === undefined) return 0
+    const keptFree = Math.max(space.total * freeShareMin, freeSegmentsMin * segmentBytes)
+    return Math.floor((space.free - keptFree) / segmentBytes) - this.#fetching.size
   }
 
   /** Never rejects: why something cannot be fetched is told by Node, when the server asks for it itself. */
@@ -333,7 +339,10 @@ export class Fetcher {
   async #fetchOnce(name: string): Promise<Answer> {
     const { files, spool, self, source, sourceMark, handOver } = this.#options
     const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
-    const fetched = await fetchWhole(files, target, source, name, this.#abort.signal)
+    const fetched = await fetchWhole(files, target, source, name, {
+      inTurn: this.#turns.comer(),
+      signal: this.#abort.signal,
+    })
     if (fetched === false) return 'not-there'
     if (handOver === 'rename' && this.#ready.size > 0) await this.#flush(name)
     const identity = await spool.fileIdentity(self.boot, name)
@@ -349,7 +358,12 @@ export class Fetcher {
    */
   async #flush(name: string): Promise<void> {
     const { files, spool } = this.#options
-    await using file = await files.open(spool.path(name), 'readNoLink')
-    await file.sync()
+    try {
+      await using file = await files.open(spool.path(name), 'readNoLink')
+      await file.sync()
+    } catch (thrown) {
+      await removeIfThere(files, spool.path(name))
+      throw thrown
+    }
   }
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { RepositoryUrl } from '../repository/repository-url.ts'
 import type { Files } from '../system/files.ts'
 import { isRunning, type ProcessIdentity, parseIdentity, printIdentity } from '../system/process-identity.ts'
 import { couldNot, errnoCode } from '../system/system-error.ts'
@@ -99,6 +100,10 @@ export class Spool {
     await this.#write('position', `${name} ${segmentBytes} ${mark}\n`, pid)
   }
 
+  async removePosition(): Promise<void> {
+    await removeIfThere(this.#files, this.path('position'))
+  }
+
   async readPosition(): Promise<(Delivered & { text: string }) | undefined> {
     const text = await this.#read('position')
     const [name = '', size = ''] = text.split(' ')
@@ -195,8 +200,9 @@ export interface Verified {
 }
 
 /** Stands for the place that files come from, in few letters. */
-export function sourceMark(url: string, systemIdentifier: string): string {
-  return createHash('sha256').update(`${url}\0${systemIdentifier}`).digest('hex').slice(0, 32)
+export function sourceMark(repositories: readonly RepositoryUrl[], systemIdentifier: string): string {
+  const place = JSON.stringify([repositories, systemIdentifier])
+  return createHash('sha256').update(place).digest('hex').slice(0, 32)
 }
 
 /**
