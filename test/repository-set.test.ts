@@ -195,6 +195,17 @@ test('a repository that has nothing of the cluster yet is no reason not to tell,
   assert.match(await failure(stage.fetch(stage.set(), two)), /^UNREACHABLE: [^]*Input\/output error/)
 })
 
+test('all are out of reach only where none says that it is there', async () => {
+  const stage = new SeveralStage()
+  const set = stage.set()
+  stage.put(one)
+  await stage.archive(set, one)
+  stage.away.set('/a', 'EIO')
+  await stage.set().reach()
+  stage.away.set('/b', 'EIO')
+  assert.match(await failure(stage.set().reach()), /^UNREACHABLE: [^]*Input\/output error/)
+})
+
 test('what is damaged in one repository comes from another one, with a warning', async () => {
   const stage = new SeveralStage()
   const set = stage.set()

@@ -203,6 +203,32 @@ test('at first it fetches half of the window at once, and more as it grows', asy
   assert.deepEqual(stage.archive.asked, range(1, 15))
 })
 
+test('what a launcher asks for is written before what was begun before it', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 20)
+  const { promise: held, resolve: go } = Promise.withResolvers<void>()
+  stage.archive.before = () => held
+  const written: string[] = []
+  const files: Files = {
+    ...realFiles,
+    open: async (path, access, mode) => {
+      if (/[0-9A-F]{24}\.part$/.test(path)) written.push(basename(path, '.part'))
+      return await realFiles.open(path, access, mode)
+    },
+  }
+  stage.start(nameOf(0), { files, filesAtOnce: 4, writtenAtOnce: 1 })
+  await until('what is ahead is on its way', () => stage.archive.atOnce === 4)
+  await writeFile(stage.spool.path('question.1'), `${nameOf(15)}\n`)
+  await until('what is asked for, too', () => stage.archive.atOnce === 5)
+  go()
+  await until('an answer', async () => (await stage.names()).includes('answer.1'))
+  await until('the others', () => written.length >= 5)
+  assert.deepEqual(
+    written.slice(0, 5),
+    [1, 15, 2, 3, 4].map(segment => nameOf(segment)),
+  )
+})
+
 test('the memory of what was written is given back at once', async () => {
   await using stage = await Stage.create()
   stage.archive.add(1, 1)

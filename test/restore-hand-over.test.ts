@@ -403,22 +403,27 @@ test('what is not there leaves a fetcher, which then answers without Node, each 
   }
 })
 
-test('where a file cannot be fetched, no fetcher is left behind that would be asked in vain', async () => {
+test('where the repository does not answer, the fetcher ends by itself, and the next command starts none before it has answered', async () => {
   await using stage = await RestoreStage.create()
   await stage.archive(name, content)
   await pretendRecovery(stage)
+  const spool = new Spool(realFiles, spoolOf(stage.data), 0o600)
   await rename(stage.repository, `${stage.repository}.away`)
   try {
-    const { status, stderr } = await stage.get(name)
-    assert.equal(status, 201)
-    assert.match(stderr, /Mount the disk/)
-    const started = await new Spool(realFiles, spoolOf(stage.data), 0o600).readStarted()
-    assert.ok(started, 'it was started meanwhile')
-    assert.equal(await isFetcher(started.pid), false)
+    const failed = await stage.get(name)
+    assert.equal(failed.status, 201)
+    assert.match(failed.stderr, /Mount the disk/)
+    const first = await spool.readStarted()
+    assert.ok(first, 'it was started meanwhile')
+    await until('it has ended', async () => !(await isFetcher(first.pid)))
+    assert.equal(await spool.readState(), undefined)
+
+    assert.deepEqual(await stage.get(name), failed)
+    assert.deepEqual(await spool.readStarted(), first)
     await rename(`${stage.repository}.away`, stage.repository)
     assert.equal((await stage.get(name)).status, 0)
-    const next = '00000001000000A900000066'
-    assert.equal((await stage.get(next, { env: withoutNode })).status, 1)
+    assert.equal((await stage.get('00000001000000A900000066', { env: withoutNode })).status, 1)
+    assert.notDeepEqual(await spool.readStarted(), first)
   } finally {
     await endFetcher(stage)
   }

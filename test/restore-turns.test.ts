@@ -3,9 +3,9 @@ import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { Turns } from '../src/restore/turns.ts'
 
-test('few work at once, and who came first is next', async () => {
+test('few work at once, and the lowest rank is next', async () => {
   const turns = new Turns(2)
-  const comers = new Map(['a', 'b', 'c', 'd'].map(name => [name, turns.comer()]))
+  const comers = new Map(['a', 'b', 'c', 'd'].map((name, rank) => [name, turns.of(rank)]))
   const ends = new Map<string, () => void>()
   const begun = () => [...ends.keys()].join(' ')
   const ask = async (work: string) =>
@@ -28,10 +28,10 @@ test('few work at once, and who came first is next', async () => {
 
 test('one that fails makes room all the same', async () => {
   const turns = new Turns(1)
-  const failed = turns.comer()(async () => {
+  const failed = turns.of(0)(async () => {
     throw new Error('no')
   })
-  const next = turns.comer()(async () => 'done')
+  const next = turns.of(0)(async () => 'done')
   await assert.rejects(failed, /no/)
   assert.equal(await next, 'done')
 })

@@ -72,27 +72,30 @@ async function get(
   const directory = spoolPath(dataDirectory, destination.directory, settings.spoolDirectory)
   const spool = new Spool(realFiles, directory, target.mode)
   const mark = sourceMark(settings.repositories, systemIdentifier)
-  // Whatever becomes of the next files, the answer about this one is right.
-  const isInVain = (thrown: unknown) =>
-    complain(`pgarchivist: nothing is fetched ahead: ${(thrown as Error).message}\n`)
-  const start = async () => {
-    // The fetcher has nobody to complain to.
-    void settings.spoolLimitBytes
-    return await FetcherAhead.find(spool, mark, { flags, workingDirectory, dest })
-  }
   const options = { files: realFiles, clock: realClock, spool, source: mark }
   const isHandedOver = isSegment && (await handOver(options, name, target))
-  // Before this file is fetched, which takes about as long as it takes to start.
-  const fetcher = await start().catch(isInVain)
-  try {
-    const isDelivered = isHandedOver || (await fetched())
-    if (isDelivered && isSegment)
-      await fetcher?.goOnFrom(name, destination.path, isHandedOver).catch(isInVain)
-    return isDelivered
-  } catch (thrown) {
-    await fetcher?.stop()
-    throw thrown
+  const fetcher = new FetcherAhead(spool, mark, { flags, workingDirectory, dest })
+  // Whatever becomes of the next files, the answer about this one is right.
+  let isInVain = false
+  const ahead = async (step: () => Promise<void>) => {
+    if (isInVain) return
+    try {
+      await step()
+    } catch (thrown) {
+      isInVain = true
+      complain(`pgarchivist: nothing is fetched ahead: ${(thrown as Error).message}\n`)
+    }
   }
+  await ahead(async () => {
+    // The fetcher has nobody to complain to.
+    void settings.spoolLimitBytes
+    await fetcher.startEarly()
+  })
+  const isDelivered = isHandedOver || (await fetched())
+  await ahead(() =>
+    fetcher.goOn(isDelivered && isSegment ? { name, path: destination.path, isHandedOver } : undefined),
+  )
+  return isDelivered
 }
 
 /** At once, because the process is about to end. A log that cannot be written must not change how it ends. */

@@ -1,67 +1,67 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { spawn } from 'node:child_process'
 import type { Spool } from '../restore/spool.ts'
 import { identityOf, isRunning } from '../system/process-identity.ts'
 import { realFiles } from '../system/real-files.ts'
 import type { FetcherStart } from './fetcher-process.ts'
 import { siblingProgram } from './sibling-program.ts'
 
-/** The process that fetches ahead of a recovery. */
+/** The process that fetches ahead of a recovery, for the command that finds it or has to start it. */
 export class FetcherAhead {
   readonly #spool: Spool
-  readonly #started: ChildProcess | undefined
+  /** Stands for what it has to fetch from. */
+  readonly #mark: string
+  readonly #start: FetcherStart
+  #hasStarted = false
 
-  private constructor(spool: Spool, started: ChildProcess | undefined) {
+  constructor(spool: Spool, mark: string, start: FetcherStart) {
     this.#spool = spool
-    this.#started = started
+    this.#mark = mark
+    this.#start = start
   }
 
-  /** Starts one where there is none. `mark` stands for what it has to fetch from. */
-  static async find(spool: Spool, mark: string, start: FetcherStart): Promise<FetcherAhead> {
+  /**
+   * Starts it before the command fetches its own file, which takes as long: unless the last one did not get to work, because
+   * then this one will hardly do so.
+   */
+  async startEarly(): Promise<void> {
+    const spool = this.#spool
+    await spool.open(process.geteuid?.())
+    const wasInVain = (await spool.readState()) === undefined && (await spool.readStarted()) !== undefined
+    if (!wasInVain) await this.#ensure()
+  }
+
+  /** The repository has answered, so it goes on: behind the segment of this name, if that was delivered to this path. */
+  async goOn(delivered: { name: string; path: string; isHandedOver: boolean } | undefined): Promise<void> {
+    await this.#ensure()
+    // What is handed over it sees by itself, if it was there before.
+    if (delivered === undefined || (delivered.isHandedOver && !this.#hasStarted)) return
+    const { name, path } = delivered
+    const { size } = await realFiles.stat(path)
+    const mark = `${process.pid} ${Date.now()}`
+    await this.#spool.writePosition({ name, segmentBytes: size }, mark, process.pid)
+  }
+
+  async #ensure(): Promise<void> {
+    const spool = this.#spool
     await spool.open(process.geteuid?.())
     const state = await spool.readState()
-    if (state !== undefined && state.source !== mark && (await isRunning(realFiles, state.fetcher))) {
+    if (state !== undefined && state.source !== this.#mark && (await isRunning(realFiles, state.fetcher))) {
       // It fetches from somewhere else, as it was told before.
       process.kill(state.fetcher.pid, 'SIGTERM')
-    } else if (await spool.hasFetcher()) return new FetcherAhead(spool, undefined)
+    } else if (await spool.hasFetcher()) return
+    this.#hasStarted = true
     // Where another recovery was.
     await spool.removePosition()
+    const program = siblingProgram('fetcher-process')
     const fetcher = spawn(
       process.execPath,
-      [...process.execArgv, siblingProgram('fetcher-process'), 'pgarchivist: fetcher', JSON.stringify(start)],
-      {
-        cwd: '/',
-        detached: true,
-        stdio: 'ignore',
-      },
+      [...process.execArgv, program, 'pgarchivist: fetcher', JSON.stringify(this.#start)],
+      { cwd: '/', detached: true, stdio: 'ignore' },
     )
     // What prevents it is told here at once, or never.
     fetcher.on('error', () => undefined)
     fetcher.unref()
     const identity = fetcher.pid === undefined ? undefined : await identityOf(realFiles, fetcher.pid)
     if (identity !== undefined) await spool.writeStarted(identity)
-    return new FetcherAhead(spool, fetcher)
-  }
-
-  /** Tells it which segment the server has got, at this path. */
-  async goOnFrom(name: string, path: string, isHandedOver: boolean): Promise<void> {
-    // What is handed over it sees by itself, if it was there before.
-    if (isHandedOver && this.#started === undefined) return
-    const { size } = await realFiles.stat(path)
-    await this.#spool.writePosition({ name, segmentBytes: size }, `${process.pid} ${Date.now()}`, process.pid)
-  }
-
-  /**
-   * Ends it, unless it was there before: where nothing can be fetched, whoever asks for the next file should not wait for two
-   * in vain. Waits for its end, because the server may be the first process of a container, which would take one
-   * that it has to reap for a crash of its own.
-   */
-  async stop(): Promise<void> {
-    const fetcher = this.#started
-    if (fetcher?.pid === undefined || fetcher.exitCode !== null || fetcher.signalCode !== null) return
-    fetcher.ref()
-    const ended = once(fetcher, 'exit')
-    fetcher.kill('SIGTERM')
-    await ended
   }
 }

@@ -56,8 +56,8 @@ async function run({ flags, workingDirectory, dest }: FetcherStart): Promise<voi
     dataDirectory,
     failed: new FailedRepositories(walDirectory),
   })
-  // The first connection takes its time. What is wrong with it is told when a file is asked for.
-  for (const each of repository.repositories) each.requireRepository().catch(() => undefined)
+  // Nobody is to wait for one that cannot fetch. And the first connection takes its time.
+  await repository.reach()
   const systemIdentifier = await settings.systemIdentifier()
   const mark = sourceMark(settings.repositories, systemIdentifier)
   const facts = await factsOf(settings)

@@ -184,6 +184,20 @@ export class RepositorySet implements AsyncDisposable {
     )
   }
 
+  /** Resolves when one of them has answered that it is there. Rejects with what the last one says. */
+  async reach(): Promise<void> {
+    let failure: { error: unknown } | undefined
+    for (const repository of this.#readingOrder()) {
+      try {
+        await repository.requireRepository()
+        return
+      } catch (error) {
+        failure = { error }
+      }
+    }
+    if (failure) throw failure.error
+  }
+
   /** As that of a repository; see `again` of its options. */
   async fetch(options: FetchOptions, sink: ByteSink): Promise<FetchedFile | false> {
     const answers: Array<{ repository: Repository; error: unknown }> = []

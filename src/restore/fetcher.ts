@@ -24,6 +24,9 @@ const windowGrowth = 2
 const freeShareMin = 0.05
 const freeSegmentsMin = 4
 
+/** Before all others, which have their numbers. */
+const rankOfAsked = -1
+
 export type FetcherEnd = 'idle' | 'recovery is over' | 'settings have changed' | 'server is gone'
 
 export interface FetcherOptions {
@@ -157,7 +160,7 @@ export class Fetcher {
       const isKept =
         name === 'lock' ||
         name === 'started' ||
-        name === 'position' ||
+        name.startsWith('position') ||
         this.#ready.has(name.replace(/\.verified$/, ''))
       if (!isKept) await removeIfThere(files, spool.path(name))
     }
@@ -166,8 +169,9 @@ export class Fetcher {
   async #clear(): Promise<void> {
     const { files, spool } = this.#options
     const names = await files.list(spool.directory).catch(() => [])
-    // The state first: from then on nobody relies on the rest.
-    names.sort((a, b) => Number(b === 'state') - Number(a === 'state'))
+    // The state first: from then on nobody relies on the rest. Who has started last: until then there is no other one.
+    const order = (name: string) => Number(name === 'started') - Number(name === 'state')
+    names.sort((a, b) => order(a) - order(b))
     for (const name of names) {
       if (name !== 'lock') await removeIfThere(files, spool.path(name)).catch(() => undefined)
     }
@@ -237,7 +241,7 @@ export class Fetcher {
     await this.#removeAsked(name)
     // It may be on its way already.
     while (this.#fetching.has(name)) await this.#fetching.get(name)
-    const answer = this.#ready.has(name) ? 'fetched' : await this.#begin(name)
+    const answer = this.#ready.has(name) ? 'fetched' : await this.#begin(name, rankOfAsked)
     if (answer === 'fetched' && kind === 'segment') await this.#goOnFrom(name)
     return answer
   }
@@ -286,7 +290,7 @@ export class Fetcher {
       if (this.#fetching.size >= (this.#isAtEnd ? 1 : atOnce)) return
       if ((this.#ready.size + this.#fetching.size + 1) * segmentBytes > limitBytes) return
       if (--room < 0) return
-      void this.#begin(name)
+      void this.#begin(name, Number(segmentPosition(name, segmentBytes).segment))
     }
   }
 
@@ -312,8 +316,8 @@ export class Fetcher {
   }
 
   /** Never rejects: why something cannot be fetched is told by Node, when the server asks for it itself. */
-  #begin(name: string): Promise<Answer> {
-    const fetching = this.#fetchOnce(name)
+  #begin(name: string, rank: number): Promise<Answer> {
+    const fetching = this.#fetchOnce(name, rank)
       .catch((): Answer => 'unknown')
       .then(answer => {
         this.#fetching.delete(name)
@@ -336,15 +340,16 @@ export class Fetcher {
     } else if (!this.#besideEnd.delete(name)) this.#isAtEnd = false
   }
 
-  async #fetchOnce(name: string): Promise<Answer> {
+  async #fetchOnce(name: string, rank: number): Promise<Answer> {
     const { files, spool, self, source, sourceMark, handOver } = this.#options
     const target = { path: spool.path(name), temporaryPath: spool.partPath(name), mode: spool.mode }
     const fetched = await fetchWhole(files, target, source, name, {
-      inTurn: this.#turns.comer(),
+      inTurn: this.#turns.of(rank),
       signal: this.#abort.signal,
     })
     if (fetched === false) return 'not-there'
-    if (handOver === 'rename' && this.#ready.size > 0) await this.#flush(name)
+    const isWaitedFor = this.#ready.size === 0 || name === this.#asked
+    if (handOver === 'rename' && !isWaitedFor) await this.#flush(name)
     const identity = await spool.fileIdentity(self.boot, name)
     // First, because from the next moment on the launcher may take it.
     if (!isTimelineHistory(name)) this.#ready.add(name)
@@ -354,7 +359,7 @@ export class Fetcher {
 
   /**
    * The server calls fsync for each segment before it replays it, and waits for the disk. There is little left to write
-   * then, if it was written here; nobody waits, because others are ready.
+   * then, if it was written here.
    */
   async #flush(name: string): Promise<void> {
     const { files, spool } = this.#options

@@ -20,7 +20,7 @@ const answerPrefix = 'answer.'
  * | NAME.part       | a segment that is being fetched                                                             |
  * | state           | the fetcher that is at work, and for whom                                                   |
  * | started         | a fetcher that was started, and may not have got there yet                                  |
- * | position        | the last segment that the server got without the spool                                      |
+ * | position        | the last segment that Node has delivered                                                    |
  * | question.ID     | the name of a file that a launcher wants; it has made up ID, and waits                      |
  * | answer.ID       | what the fetcher has found out about it since, one of `Answer`                              |
  * | lock            | held by the fetcher                                                                         |

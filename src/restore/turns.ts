@@ -1,20 +1,18 @@
 /**
- * Lets a few work at once; of those who wait, the one that came first is next, however often it has had its turn. So
+ * Lets a few work at once; of those who wait, the one of the lowest rank is next, however often it has had its turn. So
  * what is needed first is ready first, where all at once would only be ready together.
  */
 export class Turns {
   #free: number
-  #comers = 0
-  /** In the order in which they came. */
+  /** By rank. */
   readonly #waiting: { rank: number; go: () => void }[] = []
 
   constructor(atOnce: number) {
     this.#free = atOnce
   }
 
-  /** For somebody who comes now: does a piece of work as soon as it is his turn. Meanwhile he must not wait for another one. */
-  comer(): InTurn {
-    const rank = this.#comers++
+  /** Does a piece of work as soon as it is its turn, which must not wait for another one meanwhile. */
+  of(rank: number): InTurn {
     return async work => {
       await this.#turn(rank)
       try {
@@ -28,8 +26,8 @@ export class Turns {
 
   async #turn(rank: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
-    const behind = this.#waiting.findIndex(other => other.rank > rank)
-    this.#waiting.splice(behind < 0 ? this.#waiting.length : behind, 0, { rank, go: resolve })
+    this.#waiting.push({ rank, go: resolve })
+    this.#waiting.sort((a, b) => a.rank - b.rank)
     this.#serve()
     await promise
   }
