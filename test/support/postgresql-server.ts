@@ -3,6 +3,7 @@
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { appendFile, type FileHandle, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -94,6 +95,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
 
 const startTimeoutMs = 60_000
 const stopTimeoutMs = 60_000
+const orphansPatienceMs = 10_000
 const logTailLines = 20
 
 export class PostgresServer implements AsyncDisposable {
@@ -106,6 +108,8 @@ export class PostgresServer implements AsyncDisposable {
   readonly #directory: TemporaryDirectory
   readonly #environment: Record<string, string>
   #postmaster: ChildProcess | undefined
+  /** Children that the postmaster had when it was killed. */
+  #orphans: number[] = []
 
   constructor(options: PostgresOptions, programDirectory: string, directory: TemporaryDirectory) {
     this.major = options.major
@@ -226,13 +230,31 @@ export class PostgresServer implements AsyncDisposable {
 
   /** Sends a signal to the postmaster. */
   kill(signal: NodeJS.Signals): void {
+    if (signal === 'SIGKILL') this.#orphans = this.#children()
     this.#postmaster?.kill(signal)
   }
 
-  /** Returns when the postmaster has ended by itself or by a signal. */
+  /**
+   * Returns when the postmaster has ended by itself or by a signal. What it could not take along ends a moment later, and has
+   * the shared memory until then, which the next postmaster would complain of.
+   */
   async ended(): Promise<void> {
     const child = this.#postmaster
     if (child !== undefined && !hasEnded(child)) await once(child, 'exit')
+    const deadline = performance.now() + orphansPatienceMs
+    while (this.#orphans.some(pid => existsSync(`/proc/${pid}`)) && performance.now() < deadline)
+      await sleep(10)
+    this.#orphans = []
+  }
+
+  #children(): number[] {
+    const { pid } = this
+    if (pid === undefined) return []
+    try {
+      return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+    } catch {
+      return [] // It has ended by itself.
+    }
   }
 
   /** A connected client, to be ended by the caller. */
