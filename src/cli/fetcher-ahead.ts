@@ -43,6 +43,7 @@ export class FetcherAhead {
 
   async #ensure(): Promise<void> {
     const spool = this.#spool
+    // One that went idle meanwhile has removed it.
     await spool.open(process.geteuid?.())
     const state = await spool.readState()
     if (state !== undefined && state.source !== this.#mark && (await isRunning(realFiles, state.fetcher))) {
