@@ -2,14 +2,17 @@
 // told the truth.
 
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import type { Repository } from '../src/repository/repository.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
+import type { RepositoryWarning } from '../src/repository/repository-identity.ts'
 import type { Ceph } from './support/running-ceph.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
 import { openS3Repository } from './support/s3-repository.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
 import { sourceOf } from './support/source-of.ts'
+import { UnconditionalS3 } from './support/unconditional-s3.ts'
 
 const systemIdentifier = '7300000000000000001'
 const rounds = 1_000
@@ -28,8 +31,17 @@ after(async () => {
   await ceph?.[Symbol.asyncDispose]()
 })
 
-async function server(bucket: string): Promise<Repository> {
-  return await openS3Repository(`s3://${bucket}/wal?endpoint=${ceph.endpoint}`, 60_000)
+async function server(
+  bucket: string,
+  {
+    endpoint = ceph.endpoint,
+    unguarded,
+  }: { endpoint?: string; unguarded?: (warning: RepositoryWarning) => void } = {},
+): Promise<Repository> {
+  return await openS3Repository(`s3://${bucket}/wal?endpoint=${endpoint}`, {
+    retryMs: 60_000,
+    ...(unguarded && { unguarded }),
+  })
 }
 
 async function archive(repository: Repository, name: string, content: Buffer): Promise<string> {
@@ -85,4 +97,51 @@ test('a bucket that vanishes while it is in use is an error for each file, and n
     assert.equal(await archive(repository, each, Buffer.from('1')), 'UNREACHABLE')
     await assert.rejects(async () => await fetch(repository, each), /there is no bucket/)
   }
+})
+
+test('a store that ignores conditions is named, and what is there is kept all the same', async () => {
+  await using store = await UnconditionalS3.start(ceph)
+  const { endpoint } = store
+  const bucket = await ceph.createBucket()
+  const told: string[] = []
+  const unguarded = ({ message }: RepositoryWarning) => void told.push(message)
+  await using first = await server(bucket, { endpoint, unguarded })
+  await using second = await server(bucket, { endpoint, unguarded })
+  const small = Buffer.from('a small file\n')
+  // Of which a part would be sent before the rest is known, if it could be.
+  const large = randomBytes(10 * 1024 ** 2)
+  for (const [name, content] of [
+    ['00000002.history', small],
+    ['00000003.history', large],
+  ] as const) {
+    assert.equal(await archive(first, name, content), 'archived')
+    assert.equal(await archive(second, name, content), 'already archived')
+    const other = Buffer.from(content)
+    other[0] = 0
+    assert.equal(await archive(second, name, other), 'DIFFERENT')
+    assert.ok(content.equals(await fetch(second, name)), name)
+  }
+  assert.ok(store.conditionsIgnored > 0, 'no condition was asked for')
+  const url = `s3://${bucket}/wal?endpoint=${endpoint}`
+  // Once by each of the two servers, however many files there are.
+  const warning = `repository "${url}" cannot keep two servers from archiving different files under one name`
+  assert.deepEqual(told, [warning, warning])
+})
+
+test('two servers that archive the same files at the same moment to a store that ignores conditions both succeed', async () => {
+  await using store = await UnconditionalS3.start(ceph)
+  const { endpoint } = store
+  const bucket = await ceph.createBucket()
+  await using first = await server(bucket, { endpoint })
+  await using second = await server(bucket, { endpoint })
+  assert.equal(await archive(first, '00000002.history', Buffer.from('begun\n')), 'archived')
+  const race = async (round: number) => {
+    const name = `${(round + 3).toString(16).toUpperCase().padStart(8, '0')}.history`
+    const content = Buffer.from(`round ${round}\n`)
+    const outcomes = await Promise.all([archive(first, name, content), archive(second, name, content)])
+    // Each may be told that it was the one: which of them it was cannot be known there.
+    for (const outcome of outcomes) assert.match(outcome, /^(already )?archived$/, name)
+    assert.deepEqual(await fetch(second, name), content, name)
+  }
+  await Promise.all(Array.from({ length: 100 }, (_, round) => race(round)))
 })

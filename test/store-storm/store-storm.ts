@@ -249,7 +249,7 @@ class StoreStorm {
 }
 
 async function repositoryAt(place: string): Promise<Repository> {
-  return await openS3Repository(`s3://${place}`, retryMs)
+  return await openS3Repository(`s3://${place}`, { retryMs })
 }
 
 async function fetched(repository: Repository, name: string): Promise<Buffer | undefined> {

@@ -1,9 +1,10 @@
 // One request to S3, signed by hand, so that what tests ask a store does not depend on the client that they test.
 
-import { createHash, createHmac } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { request as plainRequest } from 'node:http'
 import { request as secureRequest } from 'node:https'
 import { text } from 'node:stream/consumers'
+import { s3Authorization } from './s3-signature.ts'
 
 export interface S3Access {
   endpoint: string
@@ -40,39 +41,17 @@ export async function s3Request(access: S3Access, options: S3Request): Promise<S
   const path = options.path.split('/').map(encoded).join('/')
   const queryText = Object.entries(query)
     .map(([name, value]) => `${encoded(name)}=${encoded(value)}`)
-    .toSorted()
     .join('&')
   const body = Buffer.from(options.body ?? '')
-  const time = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '')
-  const digest = createHash('sha256').update(body).digest('hex')
   const headers: Record<string, string> = {
     ...Object.fromEntries(
       Object.entries(options.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
     ),
     host: url.host,
-    'x-amz-content-sha256': digest,
-    'x-amz-date': time,
+    'x-amz-content-sha256': createHash('sha256').update(body).digest('hex'),
+    'x-amz-date': new Date().toISOString().replaceAll(/[-:]|\.\d+/g, ''),
   }
-  const names = Object.keys(headers).toSorted()
-  const signed = names.join(';')
-  const canonical = [
-    method,
-    path,
-    queryText,
-    ...names.map(name => `${name}:${headers[name]?.trim()}`),
-    '',
-    signed,
-    digest,
-  ].join('\n')
-  const scope = `${time.slice(0, 8)}/${access.region}/s3/aws4_request`
-  const toSign = ['AWS4-HMAC-SHA256', time, scope, createHash('sha256').update(canonical).digest('hex')].join(
-    '\n',
-  )
-  const hmac = (key: string | Buffer, data: string) => createHmac('sha256', key).update(data).digest()
-  const key = scope.split('/').reduce<string | Buffer>(hmac, `AWS4${access.secretKey}`)
-  headers['authorization'] =
-    `AWS4-HMAC-SHA256 Credential=${access.accessKey}/${scope}, SignedHeaders=${signed}, ` +
-    `Signature=${hmac(key, toSign).toString('hex')}`
+  headers['authorization'] = s3Authorization(access, { method, path, query: queryText, headers })
   headers['content-length'] = String(body.length)
 
   const send = url.protocol === 'https:' ? secureRequest : plainRequest
