@@ -420,6 +420,37 @@ test('many large files that cannot be compressed are archived and fetched at onc
   assert.equal(stage.budget.usedBytes, 0)
 })
 
+test('who gives up does not wait for a look at the marker that gets no answer, after the file was stored or before it is read', async () => {
+  const stage = new Stage()
+  const repository = stage.repository()
+  await repository.archive(segmentSource(nameOf(0)), archiveOptions)
+  const silence = Promise.withResolvers<void>()
+  let isSilent = false
+  let looks = Promise.withResolvers<void>()
+  stage.before = async ([kind, request]) => {
+    // From then on the look before is too old.
+    if (kind === 'put') await stage.clock.pass(10_000)
+    isSilent ||= kind === 'put'
+    if (kind !== 'get' || request.key !== markerKey || !isSilent) return
+    looks.resolve()
+    await silence.promise
+  }
+  const request = { systemIdentifier: anySystemIdentifier, name: nameOf(0), identities: async () => [] }
+  for (const begin of [
+    (signal: AbortSignal) => repository.archive(segmentSource(nameOf(1)), { ...archiveOptions, signal }),
+    (signal: AbortSignal) => repository.fetch({ ...request, signal }, async () => {}),
+  ]) {
+    looks = Promise.withResolvers()
+    const controller = new AbortController()
+    const given = begin(controller.signal)
+    await looks.promise
+    controller.abort(new Error('given up'))
+    await assert.rejects(given, /given up/)
+    await stage.clock.pass(10_000)
+  }
+  silence.resolve()
+})
+
 test('uploads that have lost their writer are abandoned a day later, but only those of ours', async () => {
   const stage = new Stage()
   const begin = (key: string) => sendTo(stage.driver)('beginUpload', { key })

@@ -13,7 +13,7 @@ import { installedPackage } from './support/installed-package.ts'
 import { RoleServices } from './support/role-services.ts'
 import type { Ceph } from './support/running-ceph.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
-import { openS3Repository } from './support/s3-repository.ts'
+import { openS3Repository } from './support/repository-at.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
 
 const run = promisify(execFile)

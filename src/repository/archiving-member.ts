@@ -1,3 +1,4 @@
+import { orAborted } from '../system/or-aborted.ts'
 import type { ArchiveOptions, Repository } from './repository.ts'
 import { RepositoryError } from './repository-error.ts'
 import type { SameFileSource } from './same-file-source.ts'
@@ -83,7 +84,7 @@ export class ArchivingMember {
     if (outcome === 'already archived' && !(await source.isSame())) throw changed(source.name)
     // Two URLs of one place must not count as two.
     if (!this.#isOther) {
-      await this.#requireOther(await this.repository.requireRepository())
+      await this.#requireOther(await orAborted(this.repository.requireRepository(), options.signal))
       this.#isOther = true
     }
     this.#remember(source.name, identity)

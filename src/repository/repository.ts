@@ -1,4 +1,5 @@
 import type { Clock } from '../system/clock.ts'
+import { orAborted } from '../system/or-aborted.ts'
 import { walFileKind } from '../wal/wal-file-name.ts'
 import { both } from './both.ts'
 import type { ByteSink, ByteSource } from './codec/byte-source.ts'
@@ -128,18 +129,19 @@ export class Repository implements AsyncDisposable {
       outcome = await this.#store.put(key, object, { allowed: identified, signal: options.signal })
     } catch (thrown) {
       // That the place is not the right one says more than what is wrong with a file which was made ready for it.
-      if (options.signal?.aborted !== true) await identified
+      if (options.signal?.aborted !== true) await orAborted(identified, options.signal)
       throw thrown
     }
-    const id = await identified
+    // Others may wait for the same look at the marker, so that goes on.
+    const id = await orAborted(identified, options.signal)
     if (outcome === 'exists') await this.#acceptExisting(key, source, options, object)
-    await this.#requireStill(id)
+    await this.#requireStill(id, options.signal)
     return outcome === 'exists' ? 'already archived' : 'archived'
   }
 
   /** A disk that was unmounted meanwhile has taken its marker with it, and what is written lies beside it. */
-  async #requireStill(id: string): Promise<void> {
-    if ((await this.#identity.require()) === id) return
+  async #requireStill(id: string, signal: AbortSignal | undefined): Promise<void> {
+    if ((await orAborted(this.#identity.require(), signal)) === id) return
     throw new RepositoryError(
       'OTHER_REPOSITORY',
       `repository "${this.url}" was replaced by another one while it was being used`,
@@ -173,9 +175,9 @@ export class Repository implements AsyncDisposable {
     const { id, opened } = await this.#openWithMarker(key, signal)
     await using object = opened
     if (object === undefined) {
-      const hasCluster = await this.#store.mayHave(walPrefix(systemIdentifier))
+      const hasCluster = await orAborted(this.#store.mayHave(walPrefix(systemIdentifier)), signal)
       // What is missing because the disk is missing is not missing.
-      await this.#requireStill(id)
+      await this.#requireStill(id, signal)
       if (hasCluster) return false
       // It looks for its files in the wrong place.
       throw new RepositoryError(
@@ -203,7 +205,7 @@ export class Repository implements AsyncDisposable {
     const opening = this.#store.open(key, { signal })
     opening.catch(() => {}) // told when the marker was seen
     try {
-      const id = await this.#identity.require()
+      const id = await orAborted(this.#identity.require(), signal)
       let opened = await opening
       // The disk may have been mounted between the two looks. It is there now, so what it has is seen.
       if (this.#store.features.canBeUnmounted) opened ??= await this.#store.open(key, { signal })
@@ -232,14 +234,14 @@ export class Repository implements AsyncDisposable {
    */
   async storeCopy(key: string, begin: () => NewObject, signal?: AbortSignal): Promise<'written' | 'exists'> {
     try {
-      const id = await this.#identity.requireOrBegin()
+      const id = await orAborted(this.#identity.requireOrBegin(), signal)
       const object = begin()
       const write: NewObject['write'] = async append => {
-        await this.#requireStill(id)
+        await this.#requireStill(id, signal)
         return await object.write(append)
       }
       const outcome = await this.#store.put(key, { ...object, write }, { signal })
-      await this.#requireStill(id)
+      await this.#requireStill(id, signal)
       return outcome
     } catch (thrown) {
       this.#identity.forget()
@@ -276,7 +278,8 @@ export class Repository implements AsyncDisposable {
       frontBytes: metadataBlockBytes,
       write: async append => {
         // The file that is written to is open by now, and gets its name only where it is.
-        if (this.#store.features.canBeUnmounted) await this.#requireStill(await identified)
+        if (this.#store.features.canBeUnmounted)
+          await this.#requireStill(await orAborted(identified, signal), signal)
         await using opened = await source.open()
         const before = await opened.stat()
         const start = new Uint8Array(originBytes)
@@ -342,7 +345,7 @@ export class Repository implements AsyncDisposable {
           `the file that was to be archived has ${length} bytes with digest ${digest}.`,
       })
     }
-    if ((await this.#store.confirm(key)) === 'durable') return
+    if ((await orAborted(this.#store.confirm(key), options.signal)) === 'durable') return
     // The file may have been changed since it was compared, and nothing is replaced by other content.
     const write: NewObject['write'] = async append => {
       const block = await anew.write(append)

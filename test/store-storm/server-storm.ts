@@ -13,7 +13,7 @@ import { type FaultPlan, randomFaults } from '../support/fault-plan.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
-import { openS3Repository } from '../support/s3-repository.ts'
+import { openS3Repository } from '../support/repository-at.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
 

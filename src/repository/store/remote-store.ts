@@ -1,4 +1,5 @@
 import type { Clock } from '../../system/clock.ts'
+import { orAborted } from '../../system/or-aborted.ts'
 import { markerKey, parseWalObjectKey } from '../object-key.ts'
 import { RepositoryError } from '../repository-error.ts'
 import { KeepingTrial } from './keeping-trial.ts'
@@ -102,7 +103,8 @@ export class RemoteStore implements Store {
     options.signal?.throwIfAborted()
     const replace = options.replace === true
     const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
-    const allowed = options.allowed && unlessAborted(options.allowed, signal)
+    const allowed = options.allowed && orAborted(options.allowed, signal)
+    allowed?.catch(() => {}) // told to whoever waits for it
     const share = this.#budget.open()
     const { features } = this.#options
     const write = new RemoteWrite({
@@ -343,16 +345,6 @@ export class RemoteStore implements Store {
     this.#background.add(settled)
     return settled
   }
-}
-
-/** Rejects with the reason of `signal`, too, which need not wait for what is asked elsewhere. */
-function unlessAborted(promise: Promise<unknown>, signal: AbortSignal): Promise<unknown> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const abort = () => reject(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  const first = Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort))
-  first.catch(() => {}) // told to whoever waits for it
-  return first
 }
 
 /** Enough to tell whose it is. */

@@ -7,6 +7,7 @@ import {
   type RequestPolicyFactory,
   StorageSharedKeyCredential,
 } from '@azure/storage-blob'
+import { orAborted } from '../../../system/or-aborted.ts'
 import type { AzureLocation } from '../../azure-location.ts'
 import { type AzureAccount, azureAccount } from './azure-account.ts'
 import { AzureIdentity, type AzureIdentityOptions } from './azure-identity.ts'
@@ -49,15 +50,7 @@ export class AzureConnection {
   async request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted()
     const { container } = this.#open()
-    if (signal === undefined) return await ask(container, {})
-    const aborted = Promise.withResolvers<never>()
-    const abort = () => aborted.reject(signal.reason)
-    signal.addEventListener('abort', abort, { once: true })
-    try {
-      return await Promise.race([ask(container, { abortSignal: signal }), aborted.promise])
-    } finally {
-      signal.removeEventListener('abort', abort)
-    }
+    return await orAborted(ask(container, signal === undefined ? {} : { abortSignal: signal }), signal)
   }
 
   /** What must be in no message. */

@@ -1,6 +1,7 @@
 import { Agent as PlainAgent } from 'node:http'
 import { Agent as SecureAgent } from 'node:https'
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3'
+import { orAborted } from '../../../system/or-aborted.ts'
 import type { S3Location } from '../../s3-location.ts'
 import { CredentialsMissing, type S3Refusal } from './s3-refusal.ts'
 
@@ -43,16 +44,8 @@ export class S3Connection {
 
   /** Rejects as the client does, with `CredentialsMissing`, or with the reason of the signal, whatever hangs. */
   async request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {
-    if (signal === undefined) return await this.#request(ask)
-    signal.throwIfAborted()
-    const aborted = Promise.withResolvers<never>()
-    const abort = () => aborted.reject(signal.reason)
-    signal.addEventListener('abort', abort, { once: true })
-    try {
-      return await Promise.race([this.#request(ask, signal), aborted.promise])
-    } finally {
-      signal.removeEventListener('abort', abort)
-    }
+    signal?.throwIfAborted()
+    return await orAborted(this.#request(ask, signal), signal)
   }
 
   async #request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {

@@ -1,6 +1,7 @@
 import type { Client, Ssh2Error, Ssh2Sftp } from 'ssh2'
 import type { Clock } from '../../../system/clock.ts'
 import type { Files } from '../../../system/files.ts'
+import { orAborted } from '../../../system/or-aborted.ts'
 import type { Socket, Sockets } from '../../../system/sockets.ts'
 import { isMissing, systemErrorText } from '../../../system/system-error.ts'
 import { RepositoryError } from '../../repository-error.ts'
@@ -87,13 +88,12 @@ export class SftpConnection implements AsyncDisposable {
         session.users--
       }
     }
-    if (signal === undefined) return await run()
     try {
       return await orAborted(run(), signal)
     } catch (thrown) {
       // Somebody has lost patience: the next one needs not find out for himself.
       const isSilent = used?.heardBytes === heardBytes && clock.monotonic() - startedMs >= impatienceMs
-      if (signal.aborted && isSilent) used?.break('it did not answer')
+      if (signal?.aborted === true && isSilent) used?.break('it did not answer')
       throw thrown
     }
   }
@@ -400,18 +400,3 @@ const hostKeyAlgorithmsOfLibrary = [
   'rsa-sha2-512',
   'rsa-sha2-256',
 ]
-
-/** Rejects as soon as `signal` is aborted; nobody hears of what comes later. */
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  promise.catch(() => undefined)
-  let abort = () => {}
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal.reason as Error)
-    signal.addEventListener('abort', abort, { once: true })
-  })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', abort)
-  }
-}
