@@ -349,8 +349,14 @@ export class RemoteStore implements Store {
 
 /** Enough to tell whose it is. */
 function startOf({ front, ...rest }: Collected): Uint8Array {
-  const body = rest.kind === 'whole' ? rest.body : rest.firstPart
-  return Buffer.concat([front, ...body]).subarray(0, Math.max(front.length, lookBytes))
+  const start = new Uint8Array(Math.max(front.length, lookBytes))
+  let filled = 0
+  for (const piece of [front, ...(rest.kind === 'whole' ? rest.body : rest.firstPart)]) {
+    const bytes = piece.subarray(0, start.length - filled)
+    start.set(bytes, filled)
+    filled += bytes.length
+  }
+  return start.subarray(0, filled)
 }
 
 export interface RemoteOptions {
