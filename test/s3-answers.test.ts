@@ -135,6 +135,37 @@ test('each refusal has its words, and says whether trying again may help', async
   }
 })
 
+test('credentials that were renewed are used from then on, whatever was refused when, and however Amazon says so', async () => {
+  for (const [status, code] of [
+    [403, 'InvalidAccessKeyId'],
+    [400, 'ExpiredToken'],
+  ] as const) {
+    await profiles.set({ default: { accessKey: 'AKIDOFTHETEST', secretKey: 'secret-of-the-test' } })
+    const answers = new Map<string, () => void>()
+    let bothAsked = () => {}
+    const asked = new Promise<void>(resolve => (bothAsked = resolve))
+    await using store = await storeThat((request, answer) => {
+      const isNew = request.headers.authorization?.includes('AKIDTHATISNEW') === true
+      const say = isNew
+        ? plain(200, '', { etag: '"tag"' })
+        : error(status, code, '', { 'x-amz-bucket-region': 'eu-west-3' })
+      if (isNew) say(request, answer)
+      else answers.set(request.url?.split('?')[0]?.slice(-1) ?? '', () => say(request, answer))
+      if (answers.size === 2) bothAsked()
+    })
+    const put = (key: string) => store.handlers.put({ key, body })
+    const refused = { a: failureOf(put('a')), b: failureOf(put('b')) }
+    await asked
+    await profiles.set({ default: { accessKey: 'AKIDTHATISNEW', secretKey: 'secret-of-the-test' } })
+    for (const name of ['a', 'b'] as const) {
+      answers.get(name)?.()
+      assert.equal((await refused[name]).retry, 'again', `${code}, ${name}`)
+    }
+    assert.equal(await put('c'), 'written')
+  }
+  await profiles.set({ default: { accessKey: 'AKIDOFTHETEST', secretKey: 'secret-of-the-test' } })
+})
+
 test('how long the store wants to be left alone is handed on', async () => {
   await using store = await storeThat(error(503, 'SlowDown', '', { 'retry-after': '7' }))
   assert.equal((await failureOf(store.handlers.put({ key: 'k', body }))).retryAfterMs, 7_000)

@@ -20,6 +20,9 @@ const connectTimeoutMs = 10_000
 /** What stores expect that do not care, and where Amazon answers with the right one. */
 const defaultRegion = 'us-east-1'
 
+/** Said of credentials that were good before, by Amazon with status 400. */
+const oldCredentials: ReadonlySet<string> = new Set(['ExpiredToken', 'TokenRefreshRequired', 'InvalidToken'])
+
 type Credentials = Awaited<ReturnType<S3Client['config']['credentials']>>
 type Ask<T> = (client: S3Client, options: { abortSignal?: AbortSignal }) => Promise<T>
 
@@ -31,6 +34,8 @@ export class S3Connection {
   /** Where Amazon said that the bucket is. */
   #toldRegion: string | undefined
   #hadCredentials = false
+  /** What the request was signed with that failed with this. */
+  readonly #signedWith = new WeakMap<object, Credentials>()
 
   constructor(options: S3ConnectionOptions) {
     const { environment, ca } = options
@@ -50,9 +55,14 @@ export class S3Connection {
 
   async #request<T>(ask: Ask<T>, signal?: AbortSignal): Promise<T> {
     const client = await this.#clientOnce()
-    await this.#credentials(client)
+    const credentials = await this.#credentials(client)
     signal?.throwIfAborted()
-    return await ask(client, signal === undefined ? {} : { abortSignal: signal })
+    try {
+      return await ask(client, signal === undefined ? {} : { abortSignal: signal })
+    } catch (thrown) {
+      if (thrown instanceof Error) this.#signedWith.set(thrown, credentials)
+      throw thrown
+    }
   }
 
   /**
@@ -66,15 +76,13 @@ export class S3Connection {
       this.#client = undefined
       return true
     }
-    if (refusal.status !== 403) return false
+    if (refusal.status !== 403 && !oldCredentials.has(refusal.code ?? '')) return false
     const client = await this.#clientOnce()
-    const before = await this.#credentials(client)
-    const after = await this.#credentials(client, { forceRefresh: true })
-    return (
-      after.accessKeyId !== before.accessKeyId ||
-      after.secretAccessKey !== before.secretAccessKey ||
-      after.sessionToken !== before.sessionToken
-    )
+    const now = await this.#credentials(client)
+    const used = this.#signedWith.get(refusal.thrown as Error) ?? now
+    // Another request that was refused has found newer ones already.
+    if (!areSame(used, now)) return true
+    return !areSame(used, await this.#credentials(client, { forceRefresh: true }))
   }
 
   /** What must be in no message. */
@@ -134,6 +142,14 @@ export class S3Connection {
     const asked = new S3Client({ ...(profile !== undefined && { profile }) })
     return await asked.config.region().catch(() => undefined)
   }
+}
+
+function areSame(one: Credentials, other: Credentials): boolean {
+  return (
+    one.accessKeyId === other.accessKeyId &&
+    one.secretAccessKey === other.secretAccessKey &&
+    one.sessionToken === other.sessionToken
+  )
 }
 
 /** The digest that the store compares with the body is part of what is signed, too, and is made only once. */

@@ -12,7 +12,7 @@ import {
   type Told,
   tooBusy,
 } from '../http-failure.ts'
-import { CredentialsMissing, type S3Refusal } from './s3-refusal.ts'
+import { CredentialsMissing, type S3Refusal, wrongRegion } from './s3-refusal.ts'
 
 export interface FailedRequest extends HttpRequest {
   location: S3Location
@@ -69,12 +69,6 @@ function ofRegion({ region, status, code }: S3Refusal): Told | undefined {
     retry: 'never',
   }
 }
-
-const wrongRegion: ReadonlySet<string> = new Set([
-  'PermanentRedirect',
-  'AuthorizationHeaderMalformed',
-  'IllegalLocationConstraintException',
-])
 
 const correctKey =
   'Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the server, or its credentials file.'

@@ -44,12 +44,13 @@ export function s3Refusal(thrown: unknown): S3Refusal {
   const status = numberOf(error.$metadata?.httpStatusCode) ?? numberOf(error.$response?.statusCode)
   // The client has names for some of what had none.
   const isNamed = textOf(error.Code) !== undefined || error.name === 'InternalError'
+  const code = isNamed ? (textOf(error.Code) ?? textOf(error.name)) : undefined
   return {
     status,
-    code: isNamed ? (textOf(error.Code) ?? textOf(error.name)) : undefined,
+    code,
     message: isNamed ? textOf(error.message) : undefined,
     requestId: textOf(error.$metadata?.requestId),
-    region: regionOf(headers['x-amz-bucket-region'] ?? textOf(error.Region), status),
+    region: regionOf(headers['x-amz-bucket-region'] ?? textOf(error.Region), status, code),
     retryAfterMs: retryAfterMs(headers['retry-after']),
     // The client has no such word for a connection that was not made in time.
     errno:
@@ -58,9 +59,21 @@ export function s3Refusal(thrown: unknown): S3Refusal {
   }
 }
 
+/** The store's words for a bucket that is in another region. */
+export const wrongRegion: ReadonlySet<string> = new Set([
+  'PermanentRedirect',
+  'AuthorizationHeaderMalformed',
+  'IllegalLocationConstraintException',
+])
+
 /** Only an answer that sends us elsewhere counts: others name the region, too. */
-function regionOf(text: string | undefined, status: number | undefined): string | undefined {
-  if (status !== 301 && status !== 307 && status !== 400) return undefined
+function regionOf(
+  text: string | undefined,
+  status: number | undefined,
+  code: string | undefined,
+): string | undefined {
+  const isElsewhere = status === 301 || status === 307 || (status === 400 && wrongRegion.has(code ?? ''))
+  if (!isElsewhere) return undefined
   return text !== undefined && /^[a-z0-9-]{1,63}$/.test(text) ? text : undefined
 }
 
