@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
+import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -71,13 +71,17 @@ async function failureOf(request: Promise<unknown>, ...secrets: string[]): Promi
 
 /** Answers everything in one way. */
 async function answering(status: number, code: string | undefined, headers: Record<string, string> = {}) {
-  const server = createServer((request, response) => {
+  return await answeringAs((request, response) => {
     request.resume()
     request.on('end', () => {
       response.writeHead(status, { ...headers, ...(code !== undefined && { 'x-ms-error-code': code }) })
       response.end()
     })
   })
+}
+
+async function answeringAs(answer: RequestListener) {
+  const server = createServer(answer)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
@@ -317,6 +321,36 @@ test('what a store says is told apart', async () => {
       [failure.message, failure.retry],
       [`could not read "${key}" in repository "${driver.url}": ${what}`, retry],
     )
+  }
+})
+
+test('an answer that is cut off, or makes no sense, is asked for again', async () => {
+  const headers = { 'content-range': 'bytes 0-8/20', etag: '"1"' }
+  const answers: Array<[answer: RequestListener, what: RegExp]> = [
+    [
+      (_, response) => {
+        response.writeHead(206, { ...headers, 'content-length': 9 })
+        response.write('123', () => response.destroy())
+      },
+      /: the connection to ".*" failed$/,
+    ],
+    [(_, response) => response.writeHead(206, headers).end('123456789'), /: the answer makes no sense$/],
+    [
+      (_, response) =>
+        response.writeHead(200, { 'content-type': 'application/xml' }).end('<EnumerationResults><Bl'),
+      /: what answers at ".*" is no Azure Blob Storage$/,
+    ],
+  ]
+  for (const [answer, what] of answers) {
+    await using store = await answeringAs(answer)
+    await using driver = open('wal-container', undefined, store)
+    const isList = what.source.includes('Azure')
+    const request = isList
+      ? driver.handlers.list({ prefix: '', limit: 1 })
+      : driver.handlers.get({ key, start: 0, bytes: 9 })
+    const { message, retry } = await failureOf(request)
+    assert.match(message, what)
+    assert.equal(retry, 'again', message)
   }
 })
 

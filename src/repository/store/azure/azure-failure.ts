@@ -10,6 +10,7 @@ import {
   skewed,
   type Told,
   tooBusy,
+  unexpectedAnswer,
 } from '../http-failure.ts'
 import type { AzureAccount } from './azure-account.ts'
 import { IdentityFailure } from './azure-identity.ts'
@@ -24,11 +25,17 @@ export interface FailedRequest extends HttpRequest {
 /** Why a request failed, in a line, with the remedy. What was no failure of the request stays as it is. */
 export function azureFailure(refusal: AzureRefusal, failed: FailedRequest): unknown {
   const told = toldOf(refusal, failed)
-  if (told === undefined) return refusal.thrown
+  if (told === undefined) {
+    const { thrown, message = '' } = refusal
+    return madeNoSense.test(message) ? unexpectedAnswer(failed, message) : thrown
+  }
   // Only the first line of what it has said: others repeat the request.
   const said = refusal.status === 403 ? undefined : /^[^\n]+/.exec(refusal.message ?? '')?.[0]
   return requestError(told, failed, { ...refusal, said })
 }
+
+/** How the client begins to say that an answer was not as it has to be. */
+const madeNoSense = /^(Data corruption failure|File download response|Unexpected structured)/
 
 function toldOf(refusal: AzureRefusal, failed: FailedRequest): Told | undefined {
   const { thrown, errno, status, code } = refusal

@@ -16,6 +16,7 @@ export interface AzureRefusal {
 }
 
 interface ClientError {
+  name?: unknown
   code?: unknown
   statusCode?: unknown
   message?: unknown
@@ -31,16 +32,25 @@ export function azureRefusal(thrown: unknown): AzureRefusal {
   const said = textOf(error.details?.message) ?? (status === undefined ? textOf(error.message) : undefined)
   const detail =
     textOf(error.details?.authenticationErrorDetail) ?? textOf(error.details?.AuthenticationErrorDetail)
-  const network = textOf(error.code)
+  // That an answer could not be read is the client's word, and not the store's.
+  const network = error.code === 'PARSE_ERROR' ? undefined : textOf(error.code)
   return {
     status,
     code: status === undefined ? undefined : (header('x-ms-error-code') ?? network),
     message: [said, detail].filter(text => text !== undefined).join(' ') || undefined,
     requestId: header('x-ms-request-id'),
     retryAfterMs: retryAfterMs(header('retry-after')),
-    errno: status === undefined ? (network ?? errnoCode(thrown)) : undefined,
+    errno:
+      status === undefined
+        ? (network ?? errnoCode(thrown) ?? (isCutOff(error) ? 'ECONNRESET' : undefined))
+        : undefined,
     thrown,
   }
+}
+
+/** The client has no such word for a body that ends before its end. Who has aborted it himself is not told of it. */
+function isCutOff({ name, message }: ClientError): boolean {
+  return name === 'AbortError' || /^Data corruption failure: received less/.test(textOf(message) ?? '')
 }
 
 function retryAfterMs(text: string | undefined): number | undefined {
