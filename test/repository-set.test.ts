@@ -206,6 +206,22 @@ test('all are out of reach only where none says that it is there', async () => {
   assert.match(await failure(stage.set().reach()), /^UNREACHABLE: [^]*Input\/output error/)
 })
 
+test('what could not answer when somebody was to be reached is asked last from then on', async () => {
+  const stage = new SeveralStage()
+  stage.put(one)
+  await stage.archive(stage.set(), one)
+  const set = stage.set()
+  stage.away.set('/a', 'EIO')
+  await set.reach()
+  stage.away.set('/a', 'ENOENT')
+  stage.away.set('/b', 'EACCES')
+  // Were the other one asked first, its text would be the one that is told.
+  assert.match(
+    await failure(stage.fetch(set, one)),
+    /^UNREACHABLE: could not open file "\/b\/.*Permission denied/,
+  )
+})
+
 test('what is damaged in one repository comes from another one, with a warning', async () => {
   const stage = new SeveralStage()
   const set = stage.set()

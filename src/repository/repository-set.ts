@@ -190,9 +190,11 @@ export class RepositorySet implements AsyncDisposable {
     for (const repository of this.#readingOrder()) {
       try {
         await repository.requireRepository()
+        this.#noteAnswer(repository, true)
         return
       } catch (error) {
         failure = { error }
+        this.#noteAnswer(repository, canAnswer(error))
       }
     }
     if (failure) throw failure.error
@@ -230,7 +232,7 @@ export class RepositorySet implements AsyncDisposable {
         if (handedOver && options.again === undefined) throw error
         // A fault of ours with one store does not keep another one from answering.
         answers.push({ repository, error })
-        this.#noteAnswer(repository, error instanceof RepositoryError && error.kind !== 'unreachable')
+        this.#noteAnswer(repository, canAnswer(error))
       }
     }
     // A repository that was added later need not have a file of the cluster yet.
@@ -335,6 +337,11 @@ function cannotTell(
   const hints = [first.hint, missing.length > 0 ? withoutIt : undefined]
   const hint = hints.filter(each => each !== undefined).join(' ')
   return new RepositoryError(first.code, first.message, { cause: first, detail, hint })
+}
+
+/** Is it an answer, although not the one that was wanted? */
+function canAnswer(thrown: unknown): boolean {
+  return thrown instanceof RepositoryError && thrown.kind !== 'unreachable'
 }
 
 function isRefusal(thrown: unknown): boolean {
