@@ -303,6 +303,28 @@ test('what the disk does not take is not handed over', async () => {
   )
 })
 
+test('of what could not be noted as verified nothing is left, and nobody is told that it can be taken', async () => {
+  await using stage = await Stage.create()
+  stage.archive.add(1, 4)
+  let isFull = true
+  const notNoted: Files = {
+    ...realFiles,
+    rename: async (from, to) => {
+      if (isFull && basename(to) === `${nameOf(3)}.verified`) throw new Error('No space left on device')
+      await realFiles.rename(from, to)
+    },
+  }
+  const spool = new Spool(notNoted, stage.spool.directory, 0o600)
+  stage.start(nameOf(0), { files: notNoted, spool })
+  await until('it was tried', () => stage.archive.asked.length > 4)
+  await stage.hasFetched([1, 2, 4].map(segment => nameOf(segment)))
+  isFull = false
+  await writeFile(stage.spool.path('question.1'), `${nameOf(3)}\n`)
+  await until('an answer', async () => (await stage.names()).includes('answer.1'))
+  assert.equal(await readFile(stage.spool.path('answer.1'), 'utf8'), 'fetched\n')
+  assert.equal(stage.archive.asked.filter(name => name === nameOf(3)).length, 2, 'it was fetched again')
+})
+
 test('it leaves room on the disk', async () => {
   await using stage = await Stage.create()
   stage.archive.add(1, 100)

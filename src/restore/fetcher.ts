@@ -202,8 +202,8 @@ export class Fetcher {
     const there = new Set(await files.list(spool.directory))
     const got: SegmentPosition[] = []
     for (const name of before) {
-      if (there.has(name)) continue
-      this.#ready.delete(name)
+      // One that could not be noted as verified has left both meanwhile.
+      if (there.has(name) || !this.#ready.delete(name)) continue
       await removeIfThere(files, spool.verifiedPath(name))
       got.push(segmentPosition(name, this.#segmentBytes))
     }
@@ -348,13 +348,20 @@ export class Fetcher {
       signal: this.#abort.signal,
     })
     if (fetched === false) return 'not-there'
-    const isWaitedFor = this.#ready.size === 0 || name === this.#asked
-    if (handOver === 'rename' && !isWaitedFor) await this.#flush(name)
-    const identity = await spool.fileIdentity(self.boot, name)
-    // First, because from the next moment on the launcher may take it.
-    if (!isTimelineHistory(name)) this.#ready.add(name)
-    await spool.writeVerified(name, { identity, digest: fetched.digest, source: sourceMark }, self.pid)
-    return 'fetched'
+    try {
+      const isWaitedFor = this.#ready.size === 0 || name === this.#asked
+      if (handOver === 'rename' && !isWaitedFor) await this.#flush(name)
+      const identity = await spool.fileIdentity(self.boot, name)
+      // First, because from the next moment on the launcher may take it.
+      if (!isTimelineHistory(name)) this.#ready.add(name)
+      await spool.writeVerified(name, { identity, digest: fetched.digest, source: sourceMark }, self.pid)
+      return 'fetched'
+    } catch (thrown) {
+      // Nobody takes what is not known to be right, and who finds it would wait for that.
+      this.#ready.delete(name)
+      await removeIfThere(files, spool.path(name))
+      throw thrown
+    }
   }
 
   /**
@@ -362,13 +369,7 @@ export class Fetcher {
    * then, if it was written here.
    */
   async #flush(name: string): Promise<void> {
-    const { files, spool } = this.#options
-    try {
-      await using file = await files.open(spool.path(name), 'readNoLink')
-      await file.sync()
-    } catch (thrown) {
-      await removeIfThere(files, spool.path(name))
-      throw thrown
-    }
+    await using file = await this.#options.files.open(this.#options.spool.path(name), 'readNoLink')
+    await file.sync()
   }
 }
