@@ -183,7 +183,7 @@ test('every mistake has its own text, and a remedy', () => {
     ['s3:bucket/wal', 'repository "s3:bucket/wal" is not a URL', s3Form],
     ['s3:///wal', 'repository "s3:///wal" names no bucket', s3Form],
     ['s3://b/wal', 'repository "s3://b/wal" names a bucket "b" that cannot be', s3Form],
-    ['s3://bucket:80/wal', 'repository "s3://bucket:80/wal" has a port that is none', s3Form],
+    ['s3://bucket:80/wal', 'repository "s3://…" has a port that is none', s3Form],
     [
       's3://bucket/a/../b',
       'repository "s3://bucket/a/../b" holds "." or ".."',
@@ -316,8 +316,26 @@ test('what may be a credential is in no message, wherever it stands', () => {
     [`s3://AKIA:x@${secret}@bucket/wal`, 'repository "s3://…@bucket/wal" holds credentials'],
     [`s3://bucket/wal?secret=${secret}`, 'repository "s3://bucket/wal?…" holds credentials'],
     [`s3://bucket/wal?secret=${secret}@x`, 'repository "s3://…" holds credentials'],
-    [`me:${secret}@host:/srv/wal`, 'repository "…@host:/srv/wal" has an unknown scheme "me"'],
+    [`me:${secret}@host:/srv/wal`, 'repository "…" has an unknown scheme "me"'],
     [`//me:${secret}@host/wal`, 'repository "…@host/wal" is not a URL'],
+    [`file://me:${secret}/srv/wal`, 'repository "file://…" holds credentials'],
+    [`s3://AKIA:${secret}/bucket`, 'repository "s3://…" names no bucket'],
+    [`sftp://me:pa,${secret}@host/wal`, 'repository "sftp://…" names no host'],
+    [`s3://AKIA:/${secret}/bucket`, 'repository "s3://…" has a port that is none'],
+    [`s3://AKIA:7/${secret}/bucket`, 'repository "s3://…" has a port that is none'],
+    [`file://me:7/${secret}`, 'repository "file://…" holds credentials'],
+    [`sftp://me:7/${secret}@host/wal`, 'repository "sftp://…@host/wal" holds credentials'],
+    [`azure://wal?${secret}+/==`, 'repository "azure://wal?…" has an unknown parameter'],
+    [`s3://wal?endpoint=https://AKIA:${secret}`, 'repository "s3://wal?…" has an endpoint that is no URL'],
+    [`AccountName=a;AccountKey=${secret};EndpointSuffix=core`, 'repository "…" is not a URL'],
+    [
+      `azure://AccountName=a;AccountKey=${secret}/wal`,
+      'repository "azure://…" names a container that cannot be',
+    ],
+    [
+      `azure://wal?account=a;AccountKey=${secret}`,
+      'repository "azure://wal?…" names an account that cannot be',
+    ],
     [`file:///a,s3://me:${secret}@b`, 'repository "s3://…@b" holds credentials'],
   ]
   for (const [text, start] of shown) {

@@ -1,4 +1,4 @@
-import { refuseUrl } from './refuse-url.ts'
+import { named, refuseUrl } from './refuse-url.ts'
 import { splitRemoteUrl } from './remote-url.ts'
 
 /** A place in a container of Azure Blob Storage. */
@@ -38,7 +38,7 @@ export function parseAzureLocation(text: string): AzureLocation {
   if (!/^(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$/.test(container)) {
     return refuseUrl(
       text,
-      `names a container "${container}" that cannot be`,
+      `names ${named('a container', container)} that cannot be`,
       'Names of containers have 3 to 63 lower-case letters, digits and single "-".',
     )
   }
@@ -46,12 +46,15 @@ export function parseAzureLocation(text: string): AzureLocation {
   if (account !== undefined && !/^[a-z0-9]{3,24}$/.test(account)) {
     return refuseUrl(
       text,
-      `names an account "${account}" that cannot be`,
+      `names ${named('an account', account)} that cannot be`,
       'Names of storage accounts have 3 to 24 lower-case letters and digits.',
     )
   }
   const endpoint = parameters.get('endpoint')
-  if (endpoint !== undefined && !/^https?:\/\/[^/?#@]+(\/[^?#@]*)?$/i.test(endpoint)) {
+  if (
+    endpoint !== undefined &&
+    !/^https?:\/\/(\[[^\]/]+\]|[^/?#@:]+)(:\d{1,5})?(\/[^?#@]*)?$/i.test(endpoint)
+  ) {
     return refuseUrl(
       text,
       'has an endpoint that is no URL',

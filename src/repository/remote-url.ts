@@ -1,4 +1,4 @@
-import { decodeUrlPart, refuseUrl } from './refuse-url.ts'
+import { decodeUrlPart, named, refuseUrl } from './refuse-url.ts'
 
 /** The parts of `scheme://user@host:port/path?name=value&…`, percent-encoding resolved. */
 export interface RemoteUrl {
@@ -44,6 +44,10 @@ export function splitRemoteUrl(text: string, rules: RemoteUrlRules): RemoteUrl {
   if (user?.includes(':') === true) {
     return refuseUrl(text, 'holds credentials', credentialsHint)
   }
+  // Of a password with a slash, that ends the user's name before the "@".
+  if (rules.takesUser === true && at < 0 && /:\d/.test(authority) && path.includes('@')) {
+    return refuseUrl(text, 'holds credentials', `${credentialsHint} Percent-encode "@" in a path as %40.`)
+  }
   const [, host = '', port] = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(authority.slice(at + 1)) ?? []
   if (host === '') return refuseUrl(text, `names no ${hostIs}`, `Write it as "${example}".`)
   if (port !== undefined && (rules.takesPort !== true || !(Number(port) >= 1 && Number(port) <= 65_535))) {
@@ -80,7 +84,7 @@ function parametersOf(text: string, query: string, rules: RemoteUrlRules): Map<s
     if (!rules.parameters.includes(name)) {
       if (secretParameter.test(name)) return refuseUrl(text, 'holds credentials', rules.credentialsHint)
       const list = rules.parameters.map(parameter => `"${parameter}"`).join(', ')
-      return refuseUrl(text, `has an unknown parameter "${name}"`, `Known are ${list}.`)
+      return refuseUrl(text, `has ${named('an unknown parameter', name)}`, `Known are ${list}.`)
     }
     if (parameters.has(name)) return refuseUrl(text, `has "${name}" twice`, 'Name it once.')
     if (value === '') return refuseUrl(text, `has no value for "${name}"`, 'Give it one, or leave it out.')

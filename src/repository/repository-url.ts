@@ -80,7 +80,7 @@ function parseDirectory(text: string): RepositoryUrl {
   }
   const [, host = '', path = '', rest] = match
   // A password may hold a slash.
-  if (host !== '' && text.includes('@'))
+  if (/[:=;]/.test(host) || (host !== '' && text.includes('@')))
     return refuseUrl(text, 'holds credentials', 'A directory needs none.')
   if (host !== '' && host !== 'localhost') {
     return refuseUrl(

@@ -1,4 +1,4 @@
-import { refuseUrl } from './refuse-url.ts'
+import { named, refuseUrl } from './refuse-url.ts'
 import { splitRemoteUrl } from './remote-url.ts'
 
 /** A place in a bucket of a store that speaks S3. */
@@ -45,10 +45,14 @@ const rules = {
 export function parseS3Location(text: string): S3Location {
   const { host: bucket, path, parameters } = splitRemoteUrl(text, rules)
   if (!/^[a-z0-9][a-z0-9._-]{1,253}[a-z0-9]$/i.test(bucket)) {
-    return refuseUrl(text, `names a bucket "${bucket}" that cannot be`, `Write it as "${rules.example}".`)
+    return refuseUrl(
+      text,
+      `names ${named('a bucket', bucket)} that cannot be`,
+      `Write it as "${rules.example}".`,
+    )
   }
   const endpoint = parameters.get('endpoint')
-  if (endpoint !== undefined && !/^https?:\/\/[^/?#@]+\/?$/i.test(endpoint)) {
+  if (endpoint !== undefined && !/^https?:\/\/(\[[^\]/]+\]|[^/?#@:]+)(:\d{1,5})?\/?$/i.test(endpoint)) {
     return refuseUrl(
       text,
       'has an endpoint that is no URL',
