@@ -10,10 +10,10 @@ import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
 import { realFiles } from '../src/system/real-files.ts'
 import { installedPackage } from './support/installed-package.ts'
+import { openRepositoryAt } from './support/repository-at.ts'
 import { RoleServices } from './support/role-services.ts'
 import type { Ceph } from './support/running-ceph.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
-import { openS3Repository } from './support/repository-at.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
 
 const run = promisify(execFile)
@@ -44,7 +44,7 @@ before(async () => {
   url = `s3://${await ceph.createBucket()}/wal?endpoint=${ceph.endpoint}`
   await profiles.set({ default: ownerOf(ceph) })
   await writeFile(join(directory, name), content)
-  await using repository = await openS3Repository(url)
+  await using repository = await openRepositoryAt(url)
   await repository.archive(
     { name, open: () => realFiles.open(join(directory, name), 'read') },
     { cluster, headerCheck: false, compressionLevel: 1, recipients: [] },

@@ -3,20 +3,30 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { catchUp } from '../src/repository/catch-up.ts'
+import { walObjectKey } from '../src/repository/object-key.ts'
 import type { Repository } from '../src/repository/repository.ts'
 import { RepositoryError } from '../src/repository/repository-error.ts'
 import type { RepositoryWarning } from '../src/repository/repository-identity.ts'
+import { RepositorySet } from '../src/repository/repository-set.ts'
+import { realClock } from '../src/system/clock.ts'
+import { FaultProxy } from './support/fault-proxy.ts'
+import { openRepositoryAt } from './support/repository-at.ts'
 import type { Ceph } from './support/running-ceph.ts'
 import { ownerOf, S3Profiles } from './support/s3-profiles.ts'
-import { openS3Repository } from './support/repository-at.ts'
 import { sharedCeph } from './support/shared-ceph.ts'
 import { sourceOf } from './support/source-of.ts'
 import { UnconditionalS3 } from './support/unconditional-s3.ts'
+import { temporaryDirectory } from './support/unprivileged.ts'
 
 const systemIdentifier = '7300000000000000001'
 const rounds = 1_000
 const roundsAtOnce = 16
+/** More than is stored by one request, however it is compressed. */
+const inParts = randomBytes(9 * 1024 ** 2)
 
 let ceph: Ceph
 let profiles: S3Profiles
@@ -38,13 +48,17 @@ async function server(
     unguarded,
   }: { endpoint?: string; unguarded?: (warning: RepositoryWarning) => void } = {},
 ): Promise<Repository> {
-  return await openS3Repository(`s3://${bucket}/wal?endpoint=${endpoint}`, {
+  return await openRepositoryAt(`s3://${bucket}/wal?endpoint=${endpoint}`, {
     retryMs: 60_000,
     ...(unguarded && { unguarded }),
   })
 }
 
-async function archive(repository: Repository, name: string, content: Buffer): Promise<string> {
+async function archive(
+  repository: Pick<Repository, 'archive'>,
+  name: string,
+  content: Buffer,
+): Promise<string> {
   const cluster = { systemIdentifier, walSegmentBytes: 1024 ** 2, pageMagic: undefined }
   return await repository
     .archive(sourceOf(name, content), { cluster, headerCheck: false, compressionLevel: 1, recipients: [] })
@@ -75,13 +89,16 @@ test('two servers race for a thousand names, one wins each time, and other conte
       const number = round++
       const name = `${(number + 2).toString(16).toUpperCase().padStart(8, '0')}.history`
       const isSame = number % 2 === 0
-      const contents = [1, 2].map(who => Buffer.from(`round ${number}${isSame ? '' : ` of ${who}`}\n`))
+      const more = number % 100 < 2 ? inParts : Buffer.of()
+      const contents = [1, 2].map(who =>
+        Buffer.concat([Buffer.from(`round ${number}${isSame ? '' : ` of ${who}`}\n`), more]),
+      )
       const [one = Buffer.of(), two = Buffer.of()] = contents
       const outcomes = await Promise.all([archive(first, name, one), archive(second, name, two)])
       const loser = isSame ? 'already archived' : 'DIFFERENT'
       assert.deepEqual(outcomes.toSorted(), ['archived', loser].toSorted(), `${name}: ${outcomes.join(', ')}`)
       const winner = outcomes[0] === 'archived' ? one : two
-      assert.deepEqual(await fetch(second, name), winner, name)
+      assert.ok(winner.equals(await fetch(second, name)), name)
     }
   }
   await Promise.all(Array.from({ length: roundsAtOnce }, race))
@@ -117,7 +134,7 @@ test('a store that ignores conditions is named, and what is there is kept all th
     assert.equal(await archive(first, name, content), 'archived')
     assert.equal(await archive(second, name, content), 'already archived')
     const other = Buffer.from(content)
-    other[0] = 0
+    other[0] = (other[0] ?? 0) ^ 1
     assert.equal(await archive(second, name, other), 'DIFFERENT')
     assert.ok(content.equals(await fetch(second, name)), name)
   }
@@ -145,3 +162,50 @@ test('two servers that archive the same files at the same moment to a store that
   }
   await Promise.all(Array.from({ length: 100 }, (_, round) => race(round)))
 })
+
+test('a bucket that was away is brought up to date from a directory, byte for byte', async () => {
+  await using line = await FaultProxy.start({ target: ceph.endpoint })
+  await using directory = await temporaryDirectory()
+  const bucket = await ceph.createBucket()
+  const inDirectory = () => openRepositoryAt(`file://${directory.path}/wal`)
+  await mkdir(join(directory.path, 'wal'))
+  const files = new Map(
+    ['00000002.history', '00000003.history', '00000004.history'].map((name, index) => [
+      name,
+      Buffer.concat([Buffer.from(name), index === 2 ? inParts : Buffer.of()]),
+    ]),
+  )
+  const [begun = '', ...others] = files.keys()
+  const contentOf = (name: string) => files.get(name) ?? Buffer.of()
+  {
+    await using set = new RepositorySet({
+      repositories: [await server(bucket, { endpoint: line.endpoint }), await inDirectory()],
+      quorum: 1,
+      clock: realClock,
+    })
+    assert.equal(await archive(set, begun, contentOf(begun)), 'archived')
+    await line.beginOutage()
+    for (const name of others) assert.equal(await archive(set, name, contentOf(name)), 'archived')
+  }
+  await line.endOutage()
+
+  await using remote = await server(bucket, { endpoint: line.endpoint })
+  await using local = await inDirectory()
+  const report = await catchUp({ repositories: [remote, local], systemIdentifier, filesAtOnce: 4 })
+  assert.equal(report.status, 'ok', JSON.stringify(report))
+  assert.ok((report.repositories[0]?.copied ?? 0) >= others.length, JSON.stringify(report))
+  for (const [name, content] of files) {
+    const key = walObjectKey(systemIdentifier, name)
+    // Each has made its own of the first one.
+    if (name !== begun) assert.ok((await storedIn(remote, key)).equals(await storedIn(local, key)), name)
+    assert.ok(content.equals(await fetch(remote, name)), name)
+  }
+})
+
+async function storedIn({ store }: Repository, key: string): Promise<Buffer> {
+  await using object = await store.open(key)
+  assert.ok(object)
+  const bytes = Buffer.alloc(object.length)
+  assert.equal(await object.read(bytes), bytes.length)
+  return bytes
+}

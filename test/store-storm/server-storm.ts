@@ -11,9 +11,9 @@ import { BridgedServer } from '../bridge/bridged-server.ts'
 import { DropProbe } from '../bridge/drop-probe.ts'
 import { type FaultPlan, randomFaults } from '../support/fault-plan.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
+import { openRepositoryAt } from '../support/repository-at.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
-import { openS3Repository } from '../support/repository-at.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
 
@@ -162,7 +162,7 @@ class ServerStorm {
 
   /** Everything that was taken for archived is in the store, as somebody sees it who is not behind the proxy. */
   async judge(url: string, systemIdentifier: string): Promise<void> {
-    await using repository = await openS3Repository(url)
+    await using repository = await openRepositoryAt(url)
     const numbers = [...this.#digests.keys()].map(segmentNumber).toSorted((a, b) => a - b)
     assert.deepEqual(
       numbers,

@@ -8,9 +8,9 @@ import { realClock } from '../../src/system/clock.ts'
 import { SeededRandom } from '../../src/system/seeded-random.ts'
 import { randomFaults } from '../support/fault-plan.ts'
 import { type FaultCounts, FaultProxy } from '../support/fault-proxy.ts'
+import { openRepositoryAt } from '../support/repository-at.ts'
 import type { Ceph, CephUser } from '../support/running-ceph.ts'
 import type { S3Profiles } from '../support/s3-profiles.ts'
-import { openS3Repository } from '../support/repository-at.ts'
 import { sourceOf } from '../support/source-of.ts'
 import { archivingActions } from './archiving-actions.ts'
 import { stormOdds } from './storm-odds.ts'
@@ -249,7 +249,7 @@ class StoreStorm {
 }
 
 async function repositoryAt(place: string): Promise<Repository> {
-  return await openS3Repository(`s3://${place}`, { retryMs })
+  return await openRepositoryAt(`s3://${place}`, { retryMs })
 }
 
 async function fetched(repository: Repository, name: string): Promise<Buffer | undefined> {
