@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { giveAway } from '../test/support/unprivileged.ts'
 import { type ArchiverSettings, settingLines, tail } from './contestants.ts'
-import { serverSettings, type WalArena, type WalContestant, warm } from './wal-arena.ts'
+import { copySegments, serverSettings, type WalArena, type WalContestant, warm } from './wal-arena.ts'
 import { type Corpus, segmentBytes } from './wal-corpus.ts'
 import { WatchedServer } from './watched-server.ts'
 
@@ -46,6 +46,15 @@ export interface Restore {
   wallSeconds: number
   /** Of the server and all that it has started, from its start to the same moment. */
   cpuSeconds: number
+}
+
+/** What replaying takes by itself. */
+export const alreadyThere: RestoreContestant = {
+  name: 'nobody: the segments are in `pg_wal` already',
+  prepare: async ({ corpus, dataDirectory }) => {
+    await copySegments(corpus, join(dataDirectory, 'pg_wal'))
+    return { restore_command: 'false' }
+  },
 }
 
 /** Restores from what was archived before, in a copy of the corpus' base backup. */

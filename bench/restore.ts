@@ -5,8 +5,8 @@ import { temporaryDirectory } from '../test/support/unprivileged.ts'
 import { type Aim, type Benchmark, type BenchmarkOptions, type Result, rowOf } from './benchmark.ts'
 import { configure, findPgBackRest, type PgBackRest } from './pgbackrest.ts'
 import { publishPackage } from './published-package.ts'
-import { type RestoreContestant, restoreOnce } from './restore-once.ts'
-import { copySegments, WalArena, type WalContestant } from './wal-arena.ts'
+import { alreadyThere, type RestoreContestant, restoreOnce } from './restore-once.ts'
+import { WalArena, type WalContestant } from './wal-arena.ts'
 import { buildLibraryFor, type Ours, pgBackRestPush, throughTheBridge } from './wal-contestants.ts'
 import { walCorpora } from './wal-corpus.ts'
 import { workloads } from './workloads.ts'
@@ -128,13 +128,4 @@ function pgBackRestContestants(pgBackRest: PgBackRest): RestoreContestant[] {
 const copy: RestoreContestant = {
   name: '`cp` of uncompressed segments',
   prepare: async ({ archive }) => ({ restore_command: `cp "${archive}/%f" "%p"` }),
-}
-
-/** What replaying takes by itself. */
-const alreadyThere: RestoreContestant = {
-  name: 'nobody: the segments are in `pg_wal` already',
-  prepare: async ({ corpus, dataDirectory }) => {
-    await copySegments(corpus, join(dataDirectory, 'pg_wal'))
-    return { restore_command: 'false' }
-  },
 }
