@@ -7,7 +7,7 @@
  *   --bridge        a real server that archives 10,000 files, or `--files`, while the process beside its archiver is
  *                   killed, stopped, blocked and replaced; with `--ahead` several files at once.
  *   --store         a real Ceph behind a proxy that does what networks and stores do: 10,000 files, or `--files`, each way.
- *                   With `--server` they are archived by a real server, and the store is away for a minute.
+ *                   The store is away for a minute. With `--server` they are archived by a real server.
  *   --endings       a real server that is ended 200 times, or `--rounds`, in all ways and at any moment.
  *
  * All of these take `--seed`, those with a server `--major 18`.
@@ -34,6 +34,7 @@ const dayMs = 86_400_000
 const day = Math.floor(Date.now() / dayMs)
 const seedsPerDay = 1_000_000
 const progressEvery = 1_000
+const awayMs = 60_000
 /** Of the files of a real server, so many are archived in peace at the end. */
 const calmShare = 0.2
 
@@ -70,9 +71,9 @@ if (values.bridge) {
   const { files, seed } = { files: Number(values.files), seed: Number(values.seed) }
   const common = { ceph, profiles, files, seed, onProgress: console.log }
   if (values.server) {
-    await withTemplates(async () => await runServerStorm({ ...common, major: real.major, awayMs: 60_000 }))
+    await withTemplates(async () => await runServerStorm({ ...common, major: real.major, awayMs }))
   } else {
-    const report = await runStoreStorm(common)
+    const report = await runStoreStorm({ ...common, awayMs })
     console.log(JSON.stringify(report, null, 1))
     if (report.brokenPromises.length > 0) process.exitCode = 1
   }

@@ -23,6 +23,7 @@ const retryMs = 1_500
 const pauseMs = 50
 const attemptsMax = 400
 const outageMs = 4_000
+const narrowBytesPerSecond = 2 * 1024 ** 2
 const silenceMs = 1_000
 const skewMs = 20 * 60_000
 const roundTripMs = 4
@@ -36,6 +37,8 @@ export interface StoreStormOptions {
   profiles: S3Profiles
   files: number
   seed: number
+  /** For how long the store is away. */
+  awayMs?: number
   onProgress?: (line: string) => void
 }
 
@@ -133,20 +136,23 @@ class StoreStorm {
   }
 
   /**
-   * Each once, in this order, while files are under way: a store that is away, connections that nobody answers, clocks that
-   * differ, credentials that are not accepted.
+   * Each once, in this order, while files are under way: a store that is away, a narrow line, connections that nobody
+   * answers, clocks that differ, credentials that are not accepted.
    */
   async #trouble(proxy: FaultProxy, user: CephUser, signal: AbortSignal): Promise<void> {
-    const { ceph, files } = this.#options
+    const { ceph, files, awayMs = outageMs } = this.#options
     const reached = async (share: number) => {
       while (this.#done < files * share && !signal.aborted) await realClock.sleep(20, signal)
       return !signal.aborted
     }
     if (!(await reached(0.1))) return
     await proxy.beginOutage()
-    await realClock.sleep(outageMs)
+    await realClock.sleep(awayMs)
+    proxy.bytesPerSecond = narrowBytesPerSecond
     await proxy.endOutage()
-    if (!(await reached(0.3))) return
+    const isNarrow = await reached(0.3)
+    proxy.bytesPerSecond = Number.POSITIVE_INFINITY
+    if (!isNarrow) return
     proxy.acceptsSilently = true
     proxy.cutConnections()
     await realClock.sleep(silenceMs)
