@@ -258,6 +258,8 @@ test("a bucket in another of Amazon's regions is found, or the right region name
   const names = ['us-east-1', 'eu-central-1'].map(region => `DNS:*.s3.${region}.amazonaws.com`)
   const certificate = await makeTestCertificate(directory.path, [...names, 'DNS:*.s3.amazonaws.com'])
   const hosts: string[] = []
+  const refusals: Array<() => void> = []
+  let atOnce = 3
   const amazon = createSecureServer(
     { cert: await readFile(certificate.certificateFile), key: await readFile(certificate.keyFile) },
     (request: IncomingMessage, answer: ServerResponse) => {
@@ -265,7 +267,10 @@ test("a bucket in another of Amazon's regions is found, or the right region name
       const isRight = request.headers.authorization?.includes('/eu-central-1/s3/') === true
       if (isRight) return plain(200, '', { etag: '"tag"' })(request, answer)
       const told = { 'x-amz-bucket-region': 'eu-central-1' }
-      error(400, 'AuthorizationHeaderMalformed', '<Region>eu-central-1</Region>', told)(request, answer)
+      const refuse = error(400, 'AuthorizationHeaderMalformed', '<Region>eu-central-1</Region>', told)
+      refusals.push(() => refuse(request, answer))
+      // Not before all of them are on their way.
+      if (refusals.length === atOnce) for (const refuse of refusals.splice(0)) refuse()
     },
   )
   await using proxy = await tunnelTo(amazon)
@@ -278,7 +283,12 @@ test("a bucket in another of Amazon's regions is found, or the right region name
     })
 
   const open1 = open('')
-  assert.equal((await failureOf(open1.handlers.put({ key: 'k', body }))).retry, 'again')
+  const puts = ['a', 'b', 'c'].map(key => failureOf(open1.handlers.put({ key, body })))
+  assert.deepEqual(
+    (await Promise.all(puts)).map(({ retry }) => retry),
+    ['again', 'again', 'again'],
+  )
+  atOnce = 1
   assert.equal(await open1.handlers.put({ key: 'k', body }), 'written')
   assert.match(hosts.at(-1) ?? '', /^bucket\.s3\.eu-central-1\.amazonaws\.com/)
 

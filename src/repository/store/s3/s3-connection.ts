@@ -34,8 +34,8 @@ export class S3Connection {
   /** Where Amazon said that the bucket is. */
   #toldRegion: string | undefined
   #hadCredentials = false
-  /** What the request was signed with that failed with this. */
-  readonly #signedWith = new WeakMap<object, Credentials>()
+  /** How the request was made that failed with this. */
+  readonly #madeBy = new WeakMap<object, { client: S3Client; credentials: Credentials }>()
 
   constructor(options: S3ConnectionOptions) {
     const { environment, ca } = options
@@ -60,7 +60,7 @@ export class S3Connection {
     try {
       return await ask(client, signal === undefined ? {} : { abortSignal: signal })
     } catch (thrown) {
-      if (thrown instanceof Error) this.#signedWith.set(thrown, credentials)
+      if (thrown instanceof Error) this.#madeBy.set(thrown, { client, credentials })
       throw thrown
     }
   }
@@ -70,8 +70,11 @@ export class S3Connection {
    * region is known now?
    */
   async mend(refusal: S3Refusal): Promise<boolean> {
+    const made = this.#madeBy.get(refusal.thrown as Error)
     if (refusal.region !== undefined && this.#options.location.region === undefined) {
-      if (refusal.region === this.#toldRegion) return false
+      // Another request was told before, if this one was made by an older client.
+      if (refusal.region === this.#toldRegion)
+        return made !== undefined && made.client !== (await this.#clientOnce())
       this.#toldRegion = refusal.region
       this.#client = undefined
       return true
@@ -79,17 +82,17 @@ export class S3Connection {
     if (refusal.status !== 403 && !oldCredentials.has(refusal.code ?? '')) return false
     const client = await this.#clientOnce()
     const now = await this.#credentials(client)
-    const used = this.#signedWith.get(refusal.thrown as Error) ?? now
+    const used = made?.credentials ?? now
     // Another request that was refused has found newer ones already.
     if (!areSame(used, now)) return true
     return !areSame(used, await this.#credentials(client, { forceRefresh: true }))
   }
 
-  /** What must be in no message. */
-  async secrets(): Promise<string[]> {
-    if (!this.#hadCredentials) return []
-    const { accessKeyId, secretAccessKey, sessionToken } = await this.#credentials(await this.#clientOnce())
-    return [accessKeyId, secretAccessKey, ...(sessionToken === undefined ? [] : [sessionToken])]
+  /** What must not be in the message that something has failed with this. */
+  async secrets(thrown: unknown): Promise<string[]> {
+    const used = this.#madeBy.get(thrown as Error)?.credentials
+    const now = this.#hadCredentials ? await this.#credentials(await this.#clientOnce()) : undefined
+    return [used, now].flatMap(each => (each === undefined ? [] : secretsOf(each)))
   }
 
   close(): void {
@@ -142,6 +145,10 @@ export class S3Connection {
     const asked = new S3Client({ ...(profile !== undefined && { profile }) })
     return await asked.config.region().catch(() => undefined)
   }
+}
+
+function secretsOf({ accessKeyId, secretAccessKey, sessionToken }: Credentials): string[] {
+  return [accessKeyId, secretAccessKey, ...(sessionToken === undefined ? [] : [sessionToken])]
 }
 
 function areSame(one: Credentials, other: Credentials): boolean {

@@ -294,7 +294,7 @@ export class S3Driver implements RemoteDriver {
       const refusal = s3Refusal(thrown)
       const known = expected(refusal)
       if (known !== undefined) return known.answer
-      const secrets = await this.#connection.secrets().catch(() => [])
+      const secrets = await this.#connection.secrets(thrown).catch(() => [])
       const isMended = await this.#connection.mend(refusal).catch(() => false)
       throw s3Failure(refusal, { kind, key, url: this.url, location: this.#location, secrets, isMended })
     }
