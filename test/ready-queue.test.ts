@@ -79,9 +79,9 @@ test('after 64 names there is another scan, which finds what came late', async (
   assert.equal(scans(), 2)
 })
 
-test('a scan that took long serves for more than 64 names, until ten times its time has passed', async () => {
+test('where very many wait, a scan that took long serves for more than 64 names, until ten times its time has passed', async () => {
   const { clock, take, makeReady, scans } = stage({ scanMs: 100 })
-  makeReady(...segments(2, 200))
+  makeReady(...segments(2, 1_001))
   await take()
   makeReady(segment(1))
   for (const expected of segments(3, 99)) assert.equal(await take(), expected)
@@ -91,6 +91,16 @@ test('a scan that took long serves for more than 64 names, until ten times its t
   await clock.pass(1)
   assert.equal(await take(), segment(1))
   assert.equal(scans(), 2)
+})
+
+test('where fewer wait, it serves for 64, however long it took', async () => {
+  const { take, makeReady, scans } = stage({ scanMs: 100 })
+  makeReady(...segments(2, 1_000))
+  await take()
+  makeReady(segment(1))
+  for (const expected of segments(3, 63)) assert.equal(await take(), expected)
+  assert.equal(scans(), 1)
+  assert.equal(await take(), segment(1))
 })
 
 test('before 64 names are taken there is no other scan, however long it takes', async () => {

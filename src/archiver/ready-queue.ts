@@ -3,10 +3,12 @@ import type { Clock } from '../system/clock.ts'
 
 const readyFilesPerScan = 64 // NUM_FILES_PER_DIRECTORY_SCAN of pgarch.c
 
-// A scan costs time in proportion to what waits. Where 64 files are archived in less than ten times the time of the
-// scan that found them, the scan serves for more than 64, so that with 100,000 waiting the loop does not spend its
-// time on scans. A late file that is older then waits at most that long.
+// A scan costs time in proportion to what waits. Where very many wait, and 64 are archived in less than ten times the time
+// of the scan that found them, the scan serves for more than 64, so that with 100,000 waiting the loop does not spend its
+// time on scans. A late file that is older then waits at most that long. With fewer a scan is quick, and one that is not
+// tells of a busy machine.
 const scanAmortisation = 10
+const veryMany = 1_000
 
 // More than are archived while one scan serves, and few enough to bound the memory that names take.
 const namesKept = 10_000
@@ -56,11 +58,11 @@ export class ReadyQueue {
 
   async #scan(): Promise<void> {
     const start = this.#clock.monotonic()
-    const { first } = await this.#status.ready(namesKept, this.#ignored)
+    const { first, count } = await this.#status.ready(namesKept, this.#ignored)
     this.#names = first.reverse()
     this.#taken = 0
     this.#fresh = true
     const end = this.#clock.monotonic()
-    this.#rescanAt = end + scanAmortisation * (end - start)
+    this.#rescanAt = count > veryMany ? end + scanAmortisation * (end - start) : end
   }
 }
