@@ -1,4 +1,4 @@
-/** Settles as the promise does, or rejects with the reason of the signal as soon as that is aborted. Nobody hears what comes later. */
+/** Settles as the promise does, or rejects with the signal's reason as soon as that is aborted. */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await promise
   const aborted = Promise.withResolvers<never>()
